@@ -189,12 +189,12 @@ def evaluate(
     data: Annotated[
         str,
         typer.Option(
-            help="Labelled data. Images, recordings: a folder per label, or a zip of it. Texts: a .csv, .tsv, .json or "
-            ".jsonl file with a text and its label, or labels with | between them; for embedders two texts and a "
-            "score. Questions: SQuAD's JSON, or a table of question, context and answers. Entities: a CoNLL file, or"
-            " .jsonl of tokens and tags. Masks: a table of text and token. Speech: a table of files and texts, or a "
-            "folder of audio files with a .txt beside each. FILE:KEY names a folder in a zip or a list in a JSON "
-            "file.",
+            help="Labelled data. Images, audio: a folder or zip with one per label. Texts: a .csv, .tsv, .json or "
+            ".jsonl file with a text and its label, or labels with | between; for embedders two texts and a score. "
+            "Questions: SQuAD's JSON, or a table of question, context, answers. Entities: CoNLL, or .jsonl of tokens "
+            "and tags. Masks: a table of text and token. Objects: COCO's JSON. Segments: a folder with images and "
+            "masks. Speech: a table of files and texts, or a folder of audio files with a .txt beside each. FILE:KEY "
+            "names a folder in a zip or a list in a JSON file.",
         ),
     ],
     source: Annotated[str | None, typer.Option(help="Checkpoint to compare with. Default: the bundle's own.")] = None,
@@ -212,7 +212,8 @@ def evaluate(
 
     Classifiers: accuracy; precision, recall and F1 by class; the most frequent mistakes. --json has the whole confusion
     matrix. Embedders: the rank correlation of cosines with scores. Questions: exact match and F1. Entities: F1. Masks:
-    the share of right tokens. Speech: the word error rate.
+    the share of right tokens. Objects: mean average precision. Segments: mean intersection over union. Speech: the word
+    error rate.
     """
     with Bars() as bars:
         found = api.evaluate(
@@ -340,6 +341,40 @@ def sign(
         for bundle in bundles or []:
             signed = sign_bundle(bundle, key, release)
             out.print(f"{bundle}: {signed.words}")
+
+
+@app.command()
+def publish(
+    folder: Annotated[Path, typer.Argument(metavar="DIST", help="Folder of bundles, as convert writes it.")],
+    key: Annotated[Path, typer.Option(help="PEM file of the private key that signs the index.")],
+    site: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="SITE", help="Folder to make or to bring up to date. Default: DIST.site."),
+    ] = None,
+    days: Annotated[
+        int, typer.Option(min=1, help="Days after which devices no longer believe that nothing newer was published.")
+    ] = 30,
+    keep: Annotated[
+        int,
+        typer.Option(min=0, max=8, help="Number of earlier indexes whose files stay, to make deltas from."),
+    ] = 3,
+    as_json: runtime_cli.Json = False,
+) -> None:
+    """Write bundles as a static site that devices update from: a signed, numbered index, files by hash, deltas."""
+    from edgeformer.signing import publish as publish_bundles
+
+    check_exists(folder, "folder")
+    with Bars() as bars:
+        made = publish_bundles(folder, key, site, days=days, keep=keep, progress=bars)
+    for name in made.left_out:
+        err.print(f"note: {name} is left out: the gates of its conversion refused it")
+    if as_json:
+        print_json(made.to_json())
+        return
+    out.print(f"{made.site}: index {made.number}, expires {made.expires:%Y-%m-%d}")
+    for name, first in made.first_bytes.items():
+        update = f", {made.update_bytes[name]:,} from the index before" if name in made.update_bytes else ""
+        out.print(f"{name}: {first:,} bytes to download{update}")
 
 
 app.command()(compress)

@@ -1,4 +1,7 @@
-"""Signs bundles with Ed25519 (RFC 8032) and makes the keys; `edgeformer_runtime.bundle.signature` checks signatures."""
+"""Signs bundles with Ed25519 (RFC 8032), makes the keys, and publishes bundles for devices to fetch.
+
+`edgeformer_runtime.bundle.signature` checks signatures, and `edgeformer_runtime.fetch` reads what is published.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,14 @@ import shutil
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgeformer.arguments import check_place
 from edgeformer_runtime.bundle import archive
 from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.bundle.delta import make_delta
 from edgeformer_runtime.bundle.folder import check_outside
 from edgeformer_runtime.bundle.manifest import MANIFEST_NAME, FileEntry
 from edgeformer_runtime.bundle.signature import (
@@ -25,8 +31,26 @@ from edgeformer_runtime.bundle.signature import (
     fingerprint,
     signed_message,
 )
+from edgeformer_runtime.bundle.site import (
+    DOMAIN,
+    EMPTY,
+    INDEX_NAME,
+    LINE_BYTES,
+    MAX_DELTA_BYTES,
+    MAX_DELTAS,
+    TIME_FORMAT,
+    Delta,
+    Index,
+    PublishedBundle,
+    PublishedFile,
+    check_bundle_name,
+    file_address,
+    parse_index,
+)
+from edgeformer_runtime.bundle.strict_json import dumps, to_data
 from edgeformer_runtime.delivery import alone, put, work_folder
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.interface import Progress, StrPath, silent
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -195,3 +219,182 @@ def _create(path: Path, content: bytes, mode: int) -> None:
         raise InputError(f"{path}: cannot be written: {error.strerror}") from None
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)
+
+
+# A publisher's site: what `edgeformer_runtime.fetch` reads. docs/delivery.md is normative.
+
+
+HISTORY_FOLDER = "indexes"
+DAYS = 30
+KEEP = 3
+_LEAST_DELTA_BYTES = 1 << 10
+_PAYS = 0.9
+"""What a delta may have of the bytes that are downloaded without it."""
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What `publish` wrote.
+
+    Attributes:
+        site: the folder to put on a server.
+        number: of the index.
+        expires: when the next one must have been published, in UTC.
+        first_bytes: by each bundle's name what a device without it downloads.
+        update_bytes: the same for a device that has the bundle of the index before, where that had one.
+        left_out: bundles that the gates of their conversion refused.
+    """
+
+    site: Path
+    number: int
+    expires: datetime
+    first_bytes: dict[str, int]
+    update_bytes: dict[str, int]
+    left_out: tuple[str, ...]
+
+    def to_json(self) -> dict[str, object]:
+        """As `publish --json` prints it."""
+        return {**vars(self), "site": str(self.site), "expires": self.expires.strftime(TIME_FORMAT)}
+
+
+def publish(
+    folder: StrPath,
+    key: StrPath,
+    out: StrPath | None = None,
+    *,
+    days: int = DAYS,
+    keep: int = KEEP,
+    progress: Progress = silent,
+) -> Publication:
+    """Write the bundles of a folder as a static site: a signed index, files by their hash, and deltas.
+
+    Whenever this is interrupted, the site as it was or the new one is there: the index is replaced last.
+
+    Args:
+        folder: of bundles, as `convert` writes it. Each becomes `NAME` of the site.
+        key: the private key's file, as `make_keys` writes it.
+        out: the site's folder, which is made, or brought up to date; None: `FOLDER.site`.
+        days: how long readers believe that this index is the newest: publish again before.
+        keep: how many indexes before this one still have their files, for deltas and for who is downloading them.
+        progress: called with the bundles that are finished and all there are.
+
+    Raises:
+        InputError: the key, a place or a number cannot be used, or there is no bundle.
+        BundleError: a bundle is none, or what the site's folder holds is no site.
+    """
+    private_key, source = _read_private_key(Path(key)), Path(folder)
+    site = Path(f"{source.resolve()}.site") if out is None else Path(out).resolve()
+    if days < 1 or not 0 <= keep <= MAX_DELTAS // 2:
+        raise InputError(f"expected --days of 1 or more and --keep of 0 to {MAX_DELTAS // 2}, found {days} and {keep}")
+    check_place(site)
+    places = sorted(each for each in source.iterdir() if (each / MANIFEST_NAME).is_file()) if source.is_dir() else []
+    if not places:
+        raise InputError(f"{source}: no bundles in it: expected a folder as convert writes it")
+    site.mkdir(parents=True, exist_ok=True)
+    with alone(site), work_folder(site) as work:
+        writer = _Site(site, work, keep)
+        found, left_out = {}, []
+        for done, place in enumerate(places):
+            progress("publishing", done, len(places))
+            check_bundle_name(place.name)
+            with Bundle.open(place, allow_refused=True) as bundle:
+                if bundle.refused:
+                    left_out.append(place.name)
+                    continue
+                found[place.name] = writer.add(place.name, bundle)
+        if not found:
+            raise InputError(f"{source}: the gates refused every bundle in it")
+        now = datetime.now(UTC).replace(microsecond=0)
+        index = Index(writer.number, now, now + timedelta(days=days), found)
+        content = _index_json(index)
+        signature = private_key.sign(DOMAIN + content).hex()
+        writer.finish(f"edgeformer-index-1 {signature}\n".encode() + content, index)
+    before = writer.history[0].bundles if writer.history else {}
+    first = {name: update_bytes(PublishedBundle({}), each) for name, each in found.items()}
+    update = {name: update_bytes(before[name], each) for name, each in found.items() if name in before}
+    return Publication(site, index.number, index.expires, first, update, tuple(left_out))
+
+
+def update_bytes(old: PublishedBundle, new: PublishedBundle) -> int:
+    """What a device that has one bundle downloads to have another, without the index."""
+    have = {EMPTY, *(file.sha256 for file in old.files.values())}
+    return sum({file.sha256: file.cost_bytes(have) for file in new.files.values()}.values())
+
+
+def _index_json(index: Index) -> bytes:
+    """The canonical JSON, which is signed; a file without deltas has no such key."""
+    data = {"format_version": 1, **to_data(index)}
+    data |= {key: getattr(index, key).strftime(TIME_FORMAT) for key in ("published", "expires")}
+    for bundle in data["bundles"].values():
+        for file in bundle["files"].values():
+            if not file["deltas"]:
+                del file["deltas"]
+    return dumps(data).encode()
+
+
+class _Site:
+    """The folder of a site while the next index is made. Its own files are trusted: readers check what they get."""
+
+    def __init__(self, folder: Path, work: Path, keep: int) -> None:
+        self._folder, self._work, self._keep = folder, work, keep
+        numbers = sorted((int(file.stem) for file in (folder / HISTORY_FOLDER).glob("*.signed")), reverse=True)
+        self.number = numbers[0] + 1 if numbers else 1
+        self.history = [
+            parse_index((folder / HISTORY_FOLDER / f"{number}.signed").read_bytes()[LINE_BYTES:])
+            for number in numbers[:keep]
+        ]
+        """The indexes before this one that are kept, newest first."""
+
+    def add(self, name: str, bundle: Bundle) -> PublishedBundle:
+        """Take in a bundle's files, with deltas from the same files of the indexes that are kept."""
+        files = {}
+        for file_name, path in bundle.members().items():
+            data = path.read_bytes()
+            sha256 = self._put(data)
+            before = [each.bundles[name].files.get(file_name) for each in self.history if name in each.bundles]
+            known = {delta.base: delta for each in before if each and each.sha256 == sha256 for delta in each.deltas}
+            bases = dict.fromkeys([EMPTY, *(each.sha256 for each in before if each and each.sha256 != sha256)])
+            deltas: list[Delta] = []
+            for base in bases if _LEAST_DELTA_BYTES <= len(data) <= MAX_DELTA_BYTES else ():
+                delta = known.get(base) or self._delta(base, data)
+                if delta is not None and delta.size <= _PAYS * min([len(data), *(each.size for each in deltas[:1])]):
+                    deltas.append(delta)
+            files[file_name] = PublishedFile(sha256, len(data), tuple(deltas))
+        return PublishedBundle(files)
+
+    def finish(self, data: bytes, index: Index) -> None:
+        """Put the index into its place, and remove what no index that is kept refers to."""
+        for place in (self._folder / HISTORY_FOLDER / f"{index.number}.signed", self._folder / INDEX_NAME):
+            self._write(place, data)
+        kept = [index, *self.history]
+        listed = [file for each in kept for bundle in each.bundles.values() for file in bundle.files.values()]
+        wanted = {hash_ for file in listed for hash_ in (file.sha256, *(delta.sha256 for delta in file.deltas))}
+        for file in (self._folder / "files").glob("*/*"):
+            if file.name not in wanted:
+                file.unlink()
+        for old in (self._folder / HISTORY_FOLDER).glob("*.signed"):
+            if int(old.stem) < index.number - self._keep:
+                old.unlink()
+
+    def _delta(self, base: str, data: bytes) -> Delta | None:
+        try:
+            old = b"" if base == EMPTY else (self._folder / file_address(base)).read_bytes()
+        except FileNotFoundError:
+            return None
+        delta = make_delta(old, data)
+        return Delta(base, self._put(delta), len(delta)) if len(delta) <= _PAYS * len(data) else None
+
+    def _put(self, data: bytes) -> str:
+        sha256 = hashlib.sha256(data).hexdigest()
+        place = self._folder / file_address(sha256)
+        if not place.exists():
+            self._write(place, data)
+        return sha256
+
+    def _write(self, place: Path, data: bytes) -> None:
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            (self._work / place.name).write_bytes(data)
+            put(self._work / place.name, place)
+        except OSError as error:
+            raise InputError(f"{place}: cannot be written: {error.strerror}") from None

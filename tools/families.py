@@ -78,7 +78,24 @@ SAMPLES: dict[str, Any] = {
     "num_labels": 5,
 }
 CLIP_S = 0.25
+DETR: dict[str, Any] = {
+    "d_model": 32,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "num_queries": 7,
+    "num_labels": 5,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 32,
+    "decoder_ffn_dim": 32,
+    "use_timm_backbone": False,
+    "use_pretrained_backbone": False,
+    "backbone": None,
+    "backbone_config": {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1]}
+    | {"layer_type": "basic", "out_features": ["stage2"]},
+}
 CLS, QA, NER, IMG = "SequenceClassification", "QuestionAnswering", "TokenClassification", "ImageClassification"
+DET, SEG = "ObjectDetection", "SemanticSegmentation"
 
 ARCHITECTURES: dict[str, tuple[str, str, Mapping[str, Any]]] = {
     "xlm-roberta-xl": ("XLMRobertaXL", f"For{CLS}", ONE_TYPE),
@@ -268,6 +285,15 @@ ARCHITECTURES: dict[str, tuple[str, str, Mapping[str, Any]]] = {
         f"For{IMG}",
         {"vision_config": VISION, "text_config": TEXT, "num_labels": 5, "projection_dim": 16},
     ),
+    "detr": ("Detr", f"For{DET}", DETR),
+    "conditional_detr": ("ConditionalDetr", f"For{DET}", DETR),
+    "table-transformer": ("TableTransformer", f"For{DET}", DETR),
+    "yolos": (
+        "Yolos",
+        f"For{DET}",
+        {**VISION, "image_size": [32, 48], "patch_size": 16, "num_detection_tokens": 7}
+        | {"use_mid_position_embeddings": True},
+    ),
     "audio-spectrogram-transformer": (
         "AST",
         "ForAudioClassification",
@@ -307,11 +333,17 @@ def save(name: str, folder: Path) -> Any:
             if isinstance(part, torch.nn.BatchNorm2d):  # as trained: what goes through a deep network does not fade
                 torch.nn.init.constant_(part.get_buffer("running_var"), 0.2)
     model.eval().save_pretrained(folder)
-    if end == f"For{IMG}":
+    if end in (f"For{IMG}", f"For{DET}", f"For{SEG}"):
         processor = {"image_processor_type": "ViTImageProcessor", "do_resize": True, "do_rescale": True, "resample": 2}
         processor |= {"do_normalize": True, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
         side = fields["image_size"] if type(fields.get("image_size")) is int else IMAGE
         processor["size"] = {"height": side, "width": side}
+        if end == f"For{DET}":
+            own = "Detr" if name == "table-transformer" else start
+            processor |= {"image_processor_type": f"{own}ImageProcessor", "do_pad": True}
+            processor["size"] = {"shortest_edge": 48, "longest_edge": 64}
+        elif end == f"For{SEG}":
+            processor["image_processor_type"] = f"{start}ImageProcessor"
         (folder / "preprocessor_config.json").write_text(json.dumps(processor))
     elif model.main_input_name == "input_values":
         bank = {name: fields[name] for name in ("max_length", "num_mel_bins") if name in fields}
@@ -358,7 +390,8 @@ def _inputs(program: Any, number: int, sentence: str) -> tuple[dict[str, Any], d
     names = {spec.name: spec for spec in program.inputs}
     if "pixels" in names:
         pixels = torch.randn(names["pixels"].shape, generator=torch.Generator().manual_seed(number))
-        return {"pixels": pixels.numpy()}, {"pixel_values": pixels}
+        whole = {name: np.ones(spec.shape, np.float32) for name, spec in names.items() if name != "pixels"}
+        return {"pixels": pixels.numpy(), **whole}, {"pixel_values": pixels}
     if "energies" in names:
         energies = torch.randn(names["energies"].shape, generator=torch.Generator().manual_seed(number))
         return {"energies": energies.numpy()}, {"input_values": energies}

@@ -140,17 +140,17 @@ def dense(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float) ->
 
 
 def _attend(queries: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
-    """Scaled queries (B, H, t, D) to (B, H, t, D)."""
+    """Scaled queries (B, H, t, D) to (B, H, t, D), or the head dim of values that have another one."""
     batch, heads, query_len, head_dim = queries.shape
     key_len = k.shape[2]
     rows = batch * heads
     keys = k.reshape(rows, key_len, head_dim)  # (B*H, S, D)
-    values = v.reshape(rows, key_len, head_dim)  # (B*H, S, D)
+    values = v.reshape(rows, key_len, v.shape[3])  # (B*H, S, D)
     # Each part turns the keys over anew: with keys turned once for all, LiteRT holds all parts' scores at a time.
     scores = torch.bmm(queries.reshape(rows, query_len, head_dim), keys.transpose(1, 2))  # (B*H, t, S)
     if bias is not None:
         scores = _add_bias(scores, bias, batch)
-    return torch.bmm(scores.softmax(dim=-1), values).reshape(batch, heads, query_len, head_dim)
+    return torch.bmm(scores.softmax(dim=-1), values).reshape(batch, heads, query_len, v.shape[3])
 
 
 def _add_bias(scores: Tensor, bias: Tensor, batch: int) -> Tensor:

@@ -143,7 +143,7 @@ def labels_of(
         return ()
     labels = _labels(family, raw, given)
     twice = sorted(label for label, count in Counter(labels).items() if count > 1)
-    if twice:
+    if twice and TASKS[task].labels_differ:
         raise InputError(f"labels must differ, found {', '.join(map(repr, twice))} more than once")
     if not all(labels):
         raise InputError("labels must not be empty")

@@ -24,10 +24,10 @@ from edgeformer.compress.augment import Augmentation, transform, variant, word_n
 from edgeformer.compress.recipe import Augment, Recipe
 from edgeformer.data.labelled import data_labels, open_data, spread
 from edgeformer.tasks.task import TASKS
-from edgeformer_runtime.bundle.specs import ImagePreprocessing, to_levels
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.preprocess.image import ImageEncoder
 from edgeformer_runtime.registry import load_attribute
+from edgeformer_runtime.tasks.vision import ImagePreprocessing, to_levels
 
 NO_LABEL = -1
 _SORT_WINDOW = 32

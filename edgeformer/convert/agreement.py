@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,8 +27,10 @@ from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.pipelines import open_program_pipeline
 from edgeformer_runtime.pipelines.program import ProgramPipeline
 from edgeformer_runtime.pipelines.results import ACTIVATIONS, sigmoid
+from edgeformer_runtime.pipelines.vision import object_scores
 from edgeformer_runtime.preprocess.text import PAIR, SPECIAL, Places
 from edgeformer_runtime.tasks.tokens import SPAN_ENDS, MaskedToken, SpanExtraction, TokenLabels
+from edgeformer_runtime.tasks.vision import BOX, ObjectDetection, SemanticSegmentation
 
 BOUNDARY_MARGIN = math.log(2)
 BOUNDARY_SHARE = 0.25
@@ -37,6 +39,8 @@ as the best label (a label of sigmoid less than twice as probable as its absence
 of what the model's clear answers have, the 90th percentile. There a small difference makes another answer of it. The
 share is for models whose probabilities are never large: they are sure in their own way."""
 CLEAR_PERCENTILE = 90
+PLACES = 64
+"""Of an image whose every pixel is labelled, so many are compared."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,7 @@ class _Answer:
 
 _Values = NDArray[np.float64]
 ComparedOutput = tuple[Reference, _Values, _Values]
-"""A reference, the bundle's output for it, and the source's, both flat."""
+"""A reference, the bundle's outputs for it, and the source's, both flat and one behind the other."""
 Compare = Callable[[Sequence[ComparedOutput], int, Any], Agreement]
 """From what was compared, the number of broken outputs among it and the manifest's postprocessing."""
 
@@ -138,7 +142,7 @@ def agreement(engine: Engine, references: Iterable[Reference], head: Any, compar
 
     Args:
         engine: the bundle's.
-        references: inputs, of programs with one output.
+        references: inputs.
         head: the manifest's postprocessing.
         compare: the task's, as `compare_labels`.
 
@@ -148,8 +152,9 @@ def agreement(engine: Engine, references: Iterable[Reference], head: Any, compar
     found: list[ComparedOutput] = []
     for reference in references:
         outputs = engine.run(reference.program, reference.inputs)
-        ((name, expected),) = reference.outputs.items()
-        found.append((reference, outputs[name].ravel().astype(np.float64), expected.ravel().astype(np.float64)))
+        pairs = [(outputs[name], expected) for name, expected in reference.outputs.items()]
+        own, given = (np.concatenate([each.ravel() for each in side]) for side in zip(*pairs, strict=True))
+        found.append((reference, own.astype(np.float64), given.astype(np.float64)))
     return compare(found, sum(not np.isfinite(own).all() for _, own, _ in found), head)
 
 
@@ -228,6 +233,29 @@ def compare_tokens(found: Sequence[ComparedOutput], broken: int, head: TokenLabe
         tokens += [(reference, *pair) for pair in zip(*pairs, strict=True)]
     entities = [each for each in tokens if any(int(values.argmax()) not in outside for values in each[1:])]
     return compare_labels(entities or tokens, broken, _SOFTMAX)
+
+
+def compare_objects(found: Sequence[ComparedOutput], broken: int, head: ObjectDetection) -> Agreement:
+    """Of logits and boxes of places: over those where either sees an object, or all; the cosine is of all outputs."""
+    places: list[ComparedOutput] = []
+    for reference, own, given in found:
+        count = len(own) // (head.width + BOX)
+        pairs = (values[: count * head.width].reshape(count, -1) for values in (own, given))
+        places += [(reference, *pair) for pair in zip(*pairs, strict=True)]
+    activation = Classification((), head.activation)
+    seen = [each for each in places if max(object_scores(np.stack(each[1:]), head).flat) > head.threshold]
+    judged = compare_labels(seen or places, broken, activation)
+    return replace(judged, cosine=None if broken else _cosine([(own, given) for _, own, given in found]))
+
+
+def compare_pixels(found: Sequence[ComparedOutput], broken: int, head: SemanticSegmentation) -> Agreement:
+    """Of outputs that are logits of each label on a grid: some places of it, spread evenly, are what inputs are."""
+    places: list[ComparedOutput] = []
+    for reference, own, given in found:
+        grids = [values.reshape(len(head.labels), -1) for values in (own, given)]
+        chosen = np.linspace(0, grids[0].shape[1] - 1, PLACES).astype(int)
+        places += [(reference, grids[0][:, place], grids[1][:, place]) for place in np.unique(chosen)]
+    return compare_labels(places, broken, _SOFTMAX)
 
 
 def compare_fills(found: Sequence[ComparedOutput], broken: int, head: MaskedToken) -> Agreement:  # noqa: ARG001

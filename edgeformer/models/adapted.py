@@ -22,10 +22,10 @@ from edgeformer.attention import AttentionKernel
 from edgeformer.attention.kernels import MASK_VALUE, additive_mask
 from edgeformer.models.family import Program, ProgramOptions
 from edgeformer.models.text import TextEncoder, TextModel, text_programs
-from edgeformer_runtime.bundle.specs import ImagePreprocessing
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.preprocess.recording import RecordingPreprocessing
+from edgeformer_runtime.tasks.vision import ImagePreprocessing
 
 IMPLEMENTATION = "edgeformer"
 """What transformers knows our attention by."""
@@ -101,7 +101,7 @@ def hide(
         q_length: T.
         kv_length: S.
         mask_function: which queries see which keys.
-        attention_mask: (B, S); the running model has the bias that was made of it.
+        attention_mask: (B, S); the running model may have the bias that was made of it.
         options: those of transformers' own masks.
 
     Returns:
@@ -110,7 +110,13 @@ def hide(
     from transformers.masking_utils import bidirectional_mask_function, sdpa_mask
 
     running = _running.get()
-    bias: Tensor | None = running.bias if attention_mask is not None else None
+    bias: Tensor | None = None
+    if attention_mask is not None:
+        bias = running.bias
+        if bias is None:  # the module has made the mask itself, as of an image's padding
+            bias = ((1.0 - attention_mask.float()) * running.hidden_value)[:, None, None]
+            if running.whole_masks:
+                bias = bias.expand(-1, 1, q_length, -1)
     if bias is not None and bias.shape[-1] < kv_length:  # it fills texts up to the size of its windows
         bias = functional.pad(bias, (0, kv_length - bias.shape[-1]), value=running.hidden_value)
     if mask_function is bidirectional_mask_function:
@@ -133,11 +139,13 @@ class Network(nn.Module):
     """A module of transformers whose attention is ours.
 
     `bias` is what padding adds to the scores of the forward that runs, where the public module is given a mask;
-    `padding` the same where it is given none; `mask_value` what a hidden position adds, None: the usual.
+    `padding` the same where it is given none; `mask_value` what a hidden position adds, None: the usual. `whole_masks`:
+    those that the module makes have a row for each query, as attention of its own may need.
     """
 
     bias: Tensor | None = None
     padding: Tensor | None = None
+    whole_masks = False
     mask_value: float | None = None
 
     def __init__(self, public: nn.Module, attention: AttentionKernel) -> None:

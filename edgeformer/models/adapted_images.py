@@ -6,7 +6,10 @@ taken.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +17,30 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 from edgeformer.attention import AttentionKernel
 from edgeformer.models.adapted import AdaptedConfig, Network, compare, told
 from edgeformer.models.config import refusing
 from edgeformer.models.family import Program, ProgramOptions
 from edgeformer_runtime.bundle.manifest import TensorSpec
-from edgeformer_runtime.bundle.specs import ImagePreprocessing
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.preprocess.image import ImageEncoder
+from edgeformer_runtime.tasks.vision import (
+    BOXES,
+    COLUMNS,
+    IMAGE_INPUT,
+    IMAGE_PROGRAM,
+    LOGITS,
+    MAX_PADDED_SIDE,
+    PAD,
+    ROWS,
+    ImagePreprocessing,
+    image_inputs,
+)
 
 # The models.
 
@@ -41,38 +58,157 @@ def image_vector(answer: Any) -> Tensor:
     return hidden[:, 0] if hidden.dim() == 3 else hidden.mean((2, 3))
 
 
-IMAGE_OUTPUTS: dict[str, tuple[str, Callable[[Any], Tensor]]] = {
-    "image-classification": ("logits", lambda answer: answer["logits"]),
-    "image-embedding": ("embedding", image_vector),
+IMAGE_OUTPUTS: dict[str, tuple[tuple[str, ...], Callable[[Any], tuple[Tensor, ...]]]] = {
+    "image-classification": (("logits",), lambda answer: (answer["logits"],)),
+    "image-embedding": (("embedding",), lambda answer: (image_vector(answer),)),
+    "image-segmentation": (("logits",), lambda answer: (answer["logits"],)),
+    "object-detection": ((LOGITS, BOXES), lambda answer: (answer["logits"], answer["pred_boxes"])),
 }
-"""By task: the name of the program's output, and what it is of the public module's answer."""
+"""By task: the names of the program's outputs, and what they are of the public module's answer."""
 
 
 class AdaptedImageModel(nn.Module):
-    """An image model of transformers. `takes_bgr`: its public module takes blue, green, red."""
+    """An image model of transformers. `takes_bgr`: its public module takes blue, green, red.
+
+    `mask_rows` and `mask_columns` are the rows and columns of the pixels that a mask has for the public module, as
+    `settle` finds them; None: all.
+    """
+
+    mask_rows: Tensor | None
+    mask_columns: Tensor | None
 
     def __init__(self, public: nn.Module, task: str, attention: AttentionKernel, takes_bgr: bool = False) -> None:
         super().__init__()
         self.adapted = Network(public, attention)
-        self.output_name, self.taken = IMAGE_OUTPUTS[task]
+        self.output_names, self.taken = IMAGE_OUTPUTS[task]
         self.takes_bgr = takes_bgr
+        self.takes_mask = "pixel_mask" in inspect.signature(public.forward).parameters
+        self.register_buffer("mask_rows", None, persistent=False)
+        self.register_buffer("mask_columns", None, persistent=False)
+        self.is_settled = False
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor]:
-        """pixels (B, 3, H, W) float32 to (logits (B, L) or an embedding (B, D) float32,)."""
+    @torch.no_grad()
+    def settle(self, *inputs: Tensor) -> None:
+        """Leave no resize of constants or masks to the tools of export, of which each does some in a way of its own.
+
+        Parts that resize what they have learned, as positions, give the result as a constant. A mask is given to the
+        public module in the size to which it shrinks it.
+        """
+        if self.is_settled:
+            return
+        self.is_settled = True
+        with _Resizes() as seen, _without_images(self.adapted.public, seen) as constant:
+            self.own(*inputs)
+        for parent, name, value in constant:
+            parent._modules[name] = Constant(value)
+        size = tuple(inputs[0].shape[-2:])
+        shrunk = {to for of, to in seen.found if of == size}
+        if not self.takes_mask or len(inputs) == 1:
+            return
+        if len(shrunk) != 1:
+            raise InputError(f"it needs its mask in the sizes {shorten(sorted(shrunk))}: expected one")
+        for name, side, count in zip(("mask_rows", "mask_columns"), inputs[1:], shrunk.pop(), strict=True):
+            places = torch.arange(side.shape[1], dtype=torch.float32)[None, None]
+            setattr(self, name, functional.interpolate(places, size=count)[0, 0].int())
+
+    def forward(self, pixels: Tensor, rows: Tensor | None = None, columns: Tensor | None = None) -> tuple[Tensor, ...]:
+        """pixels (B, 3, H, W), rows (B, H) and columns (B, W) of padded images, float32, to the outputs, float32."""
+        return self.taken(self.adapted.call(**self._named(pixels, rows, columns)))
+
+    def own(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """The same as transformers computes it."""
+        with self.adapted.eager():
+            return self.taken(self.adapted.call(**self._named(*inputs)))
+
+    def _named(self, pixels: Tensor, rows: Tensor | None = None, columns: Tensor | None = None) -> dict[str, Tensor]:
+        """What the public module takes: behind an image's edges zeros, which no pixel of a bundle's is."""
         if self.takes_bgr:
             # Slices and a concatenation, which the tools of all targets lower; a reversal is an operator of its own.
             pixels = torch.cat((pixels[:, 2:], pixels[:, 1:2], pixels[:, :1]), dim=1)
-        return (self.taken(self.adapted.call(pixel_values=pixels)),)
+        if rows is None or columns is None:
+            return {"pixel_values": pixels}
+        pixels = pixels * (rows[:, None, :, None] * columns[:, None, None, :])
+        if not self.takes_mask:
+            return {"pixel_values": pixels}
+        if self.mask_rows is not None and self.mask_columns is not None:
+            rows, columns = rows.index_select(1, self.mask_rows), columns.index_select(1, self.mask_columns)
+        return {"pixel_values": pixels, "pixel_mask": rows[:, :, None] * columns[:, None, :]}
+
+
+class Constant(nn.Module):
+    """In place of a part that gives the same whatever it is asked."""
+
+    value: Tensor
+
+    def __init__(self, value: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("value", value.contiguous(), persistent=False)
+
+    def forward(self, *_: Any, **__: Any) -> Tensor:
+        """The value."""
+        return self.value
+
+
+_PLAIN = (nn.Parameter, int, float, str, type(None), torch.dtype, torch.device)
+"""What a part may be called with that tells it nothing of an image."""
+
+
+class _Resizes(TorchFunctionMode):
+    """Within the context, keeps from which sizes to which ones anything is resized."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        answer = func(*args, **(kwargs or {}))
+        if func is functional.interpolate:
+            self.found.append((tuple(args[0].shape[2:]), tuple(answer.shape[2:])))
+        return answer
+
+
+@contextmanager
+def _without_images(public: nn.Module, seen: _Resizes) -> Iterator[list[tuple[nn.Module, str, Tensor]]]:
+    """Within the context, finds the parts that resize something and are called with nothing but parameters.
+
+    Yields:
+        A list of each part's parent, its name there, and what it gave; complete behind the context.
+    """
+    found: list[tuple[nn.Module, str, Tensor]] = []
+    begun: list[int] = []
+
+    def before(_: nn.Module, __: Any) -> None:
+        begun.append(len(seen.found))
+
+    def after(part: nn.Module, args: Any, named: Any, answer: Any) -> None:
+        resized = len(seen.found) > begun.pop()
+        known = all(isinstance(each, _PLAIN) for each in tree_leaves((args, named)))
+        if resized and known and isinstance(answer, Tensor):
+            for parent in public.modules():
+                found.extend((parent, name, answer) for name, each in parent.named_children() if each is part)
+
+    parts = [part for part in public.modules() if part is not public]
+    handles = [part.register_forward_pre_hook(before) for part in parts]
+    handles += [part.register_forward_hook(after, with_kwargs=True, always_call=True) for part in parts]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def image_programs(module: nn.Module, config: AdaptedConfig, options: ProgramOptions) -> tuple[Program, ...]:  # noqa: ARG001
     """The one program "image"."""
     assert isinstance(module, AdaptedImageModel)
-    pixels = TensorSpec("pixels", "float32", _shape(config))
+    specs = _input_specs(config)
+    ones = [torch.ones(each.shape) for each in specs]
+    module.settle(*ones)
     with torch.no_grad():
-        (given,) = module(torch.zeros(pixels.shape))
-    output = TensorSpec(module.output_name, "float32", tuple(given.shape))
-    return (Program("image", module, (pixels,), (output,)),)
+        given = module(*ones)
+    outputs = (
+        TensorSpec(name, "float32", tuple(each.shape)) for name, each in zip(module.output_names, given, strict=True)
+    )
+    return (Program(IMAGE_PROGRAM, module, specs, tuple(outputs)),)
 
 
 @torch.no_grad()
@@ -83,16 +219,33 @@ def fit_image(module: nn.Module, config: AdaptedConfig) -> None:
         InputError: they differ.
     """
     assert isinstance(module, AdaptedImageModel)
-    pixels = torch.randn(_shape(config), generator=torch.Generator().manual_seed(0))
-    network, name = module.adapted, type(module.adapted.public).__name__
-    with told(name), network.eager():
-        expected = module.taken(network.call(pixel_values=pixels.flip(1) if module.takes_bgr else pixels))
-    compare(name, expected, lambda: module(pixels)[0])
+    pixels, *sides = _input_specs(config)
+    inputs = [torch.randn(pixels.shape, generator=torch.Generator().manual_seed(0))]
+    for part, (_, side) in zip((3, 5), (each.shape for each in sides), strict=False):  # of padded images two thirds
+        inputs.append((torch.arange(side) < max(1, side * part // 6)).float()[None])
+    name = type(module.adapted.public).__name__
+    with told(name):
+        expected = module.own(*inputs)
+        module.settle(*inputs)
+    try:
+        _compare_all(module, name, expected, inputs)
+    except InputError:
+        if not module.takes_mask:
+            raise
+        module.adapted.whole_masks = True
+        _compare_all(module, name, expected, inputs)
 
 
-def _shape(config: AdaptedConfig) -> tuple[int, int, int, int]:
+def _compare_all(module: AdaptedImageModel, name: str, expected: Sequence[Tensor], inputs: Sequence[Tensor]) -> None:
+    with told(name):
+        found = module(*inputs)
+    for output, own in zip(expected, found, strict=True):
+        compare(name, output, partial(torch.clone, own))
+
+
+def _input_specs(config: AdaptedConfig) -> tuple[TensorSpec, ...]:
     assert isinstance(config.preprocessing, ImagePreprocessing)
-    return 1, 3, config.preprocessing.height, config.preprocessing.width
+    return image_inputs(config.preprocessing)
 
 
 # The processors.
@@ -104,8 +257,13 @@ _JOINT_FILE = "processor_config.json"
 
 _FILTERS = {2: "bilinear", 3: "bicubic"}
 """Pillow's numbers."""
-_STEPS = ("do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb", "do_flip_channel_order")
+_STEPS = (
+    *("do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb", "do_flip_channel_order"),
+    *("do_pad", "do_convert_annotations"),
+)
 """Fields that may be true."""
+_MULTIPLES = (1, 16, 32)
+"""What processors that keep an image's aspect ratio round its sides down to multiples of."""
 MAX_SIDE = 4096
 """Pixels that a stranger's file may ask for."""
 _LEAST_CROP, _LEAST_FACTOR, _LEAST_STD = 0.25, 1e-4, 1e-4
@@ -129,7 +287,7 @@ def read_image_processor(folder: Path) -> tuple[ImagePreprocessing, bool]:
     Raises:
         InputError: names the field that a bundle cannot have.
     """
-    processor = _load(folder)
+    processor = load_image_processor(folder)
     fields: dict[str, Any] = {**processor.to_dict(), "image_processor_type": type(processor).__name__}
     for name, value in fields.items():
         sizes = _plain(value).values() if isinstance(_plain(value), Mapping) else (value,)
@@ -147,8 +305,10 @@ def read_image_processor(folder: Path) -> tuple[ImagePreprocessing, bool]:
         ImagePreprocessing(side, side, square, _FILTERS[fields["resample"]], crop, mean, std)
         for side, crop, square in dict.fromkeys(_sizes(fields))
     ]
+    tried += _padded(fields, mean, std)
     if not tried:
-        raise _refusal(fields, "size", "a square's height and width, or a shortest_edge and what is cropped of it")
+        expected = "a square's height and width, a shortest_edge and what is cropped of it, or a longest_edge beside it"
+        raise _refusal(fields, "size", expected)
     for spec in tried:
         if _same_pixels(processor, spec, reversed_):
             return spec, reversed_
@@ -163,8 +323,8 @@ def read_image_processor(folder: Path) -> tuple[ImagePreprocessing, bool]:
     raise _refusal(fields, "image_processor_type", "one that resizes, crops, scales and normalises, and nothing else")
 
 
-def _load(folder: Path) -> Any:
-    """transformers' own, over Pillow."""
+def load_image_processor(folder: Path) -> Any:
+    """transformers' own of a checkpoint's folder, over Pillow; InputError where there is none that can be read."""
     if not any((folder / name).is_file() for name in (PROCESSOR_FILE, _JOINT_FILE)):
         raise InputError(f"{PROCESSOR_FILE} is not there, and says what the model's pixels are: expected it")
     from transformers import AutoImageProcessor
@@ -236,18 +396,43 @@ def _sizes(fields: Mapping[str, Any]) -> Iterator[tuple[int, str, int]]:
     yield short, "squash", short
 
 
+def _padded(fields: Mapping[str, Any], mean: Any, std: Any) -> Iterator[ImagePreprocessing]:
+    """What a shortest_edge, a longest_edge and a pad_size may mean; without the latter, the smallest square."""
+    size, given = _plain(fields.get("size")) or {}, _plain(fields.get("pad_size"))
+    if set(size) != {"shortest_edge", "longest_edge"} or not all(type(each) is int for each in size.values()):
+        return
+    short, longest = size["shortest_edge"], size["longest_edge"]
+    if not 1 <= short <= longest <= MAX_PADDED_SIDE:
+        raise _refusal(fields, "size", f"1 <= shortest_edge <= longest_edge <= {MAX_PADDED_SIDE}")
+    if given is not None and not (set(given) == {"height", "width"} and min(given.values()) >= longest):
+        raise _refusal(fields, "pad_size", "null, or a height and a width of at least the longest_edge")
+    for multiple in _MULTIPLES:
+        if multiple <= short:
+            square = longest - longest % multiple
+            height, width = (square, square) if given is None else (given["height"], given["width"])
+            yield ImagePreprocessing(
+                *(height, width, short, _FILTERS[fields["resample"]], PAD, mean, std),
+                resize_long_side=longest,
+                multiple_of=multiple,
+            )
+
+
 def _same_pixels(processor: Any, spec: ImagePreprocessing, is_reversed: bool) -> bool:
     """Whether a specification gives a processor's own pixels, of images whose crops tell meanings apart."""
     generator = np.random.default_rng(0)
     encode = ImageEncoder(spec)
+    padded = {"do_pad": True, "pad_size": {"height": spec.height, "width": spec.width}} if spec.crop == PAD else {}
     for width, height in _SAMPLES:
         levels = generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
         image = Image.fromarray(levels).resize((width * 5, height * 5), Image.Resampling.BICUBIC)
         try:
-            expected = np.asarray(processor(image, return_tensors="np")["pixel_values"])
+            expected = np.asarray(processor(image, return_tensors="np", **padded)["pixel_values"])
         except Exception:  # of any processor
             return False
-        found = encode(image)
+        inputs, _ = encode.inputs(image)
+        found = inputs[IMAGE_INPUT]
+        if spec.crop == PAD:
+            found = found * inputs[ROWS][:, None, :, None] * inputs[COLUMNS][:, None, None, :]
         if is_reversed:
             found = found[:, ::-1]
         if found.shape != expected.shape or np.abs(found - expected).max() > _TOLERANCE / min(spec.std):

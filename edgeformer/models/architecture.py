@@ -54,6 +54,8 @@ AUTO_CLASSES = {
     "token-classification": "AutoModelForTokenClassification",
     "image-classification": "AutoModelForImageClassification",
     "image-embedding": "AutoModel",
+    "object-detection": "AutoModelForObjectDetection",
+    "image-segmentation": "AutoModelForSemanticSegmentation",
     "audio-classification": "AutoModelForAudioClassification",
 }
 """transformers' tables of classes, by task."""

@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 from edgeformer.models import config as fields
 from edgeformer.models.config import LayerWidths, read_layer_widths
 from edgeformer.models.text import unwrapped
-from edgeformer_runtime.bundle.specs import INTERPOLATIONS, ImagePreprocessing
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.tasks.vision import INTERPOLATIONS, ImagePreprocessing
 
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)

@@ -1,4 +1,4 @@
-"""The tasks of images that have one answer: classification and embedding, and images to judge such models by."""
+"""The tasks of images: classification, embedding, objects and segments, and images to judge such models by."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -14,8 +15,17 @@ from PIL import Image
 from edgeformer.models.family import ProgramOptions
 from edgeformer.tasks.task import Metric, Task, TaskSpec, Training
 from edgeformer.tasks.text import ACCURACY, MAX_CALIBRATION_SAMPLES, TENSOR_PEERS
-from edgeformer_runtime.bundle.specs import Classification, Embedding, ImagePreprocessing, Postprocessing
+from edgeformer_runtime.bundle.specs import Classification, Embedding, Postprocessing
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.tasks.vision import (
+    BOX,
+    BOXES,
+    LOGITS,
+    PAD,
+    ImagePreprocessing,
+    ObjectDetection,
+    SemanticSegmentation,
+)
 
 if TYPE_CHECKING:
     from edgeformer.checkpoints.checkpoint import Checkpoint
@@ -25,6 +35,10 @@ IMAGE_SIZES = ((320, 240), (200, 300), (64, 64))
 """Width and height: landscape, portrait, and smaller than most models want."""
 GATE_IMAGES = 32
 """Drawn, for every bundle to be judged on."""
+LARGE_INPUT = 1 << 20
+"""Pixels above which a quarter of them are enough: a detector's 1333 by 1333 take seconds and 21 MB each."""
+_MOST = (100, 300)
+"""Objects of an image, where a processor takes the best of all places and labels."""
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic", ".heif"})
 
 
@@ -35,6 +49,74 @@ def _spec(checkpoint: Checkpoint, programs: tuple[Program, ...], options: Progra
 def _embedding(checkpoint: Checkpoint, programs: tuple[Program, ...], options: ProgramOptions) -> TaskSpec:  # noqa: ARG001
     # As transformers gives it: its pipeline normalises nothing.
     return image_spec(EMBEDDING, checkpoint, Embedding(programs[0].outputs[0].shape[-1], normalized=False))
+
+
+def _detection(checkpoint: Checkpoint, programs: tuple[Program, ...], options: ProgramOptions) -> TaskSpec:  # noqa: ARG001
+    _check_whole(checkpoint, may_be_padded=True)
+    _, places, width = programs[0].outputs[0].shape
+    return image_spec(DETECTION, checkpoint, read_detection(checkpoint.folder, checkpoint.labels, places, width))
+
+
+def read_detection(folder: Path, labels: tuple[str, ...], places: int, width: int) -> ObjectDetection:
+    """How a folder's image processor reads the outputs of a model that looks at so many places.
+
+    Args:
+        folder: the checkpoint's.
+        labels: the model's.
+        places: Q of its outputs (1, Q, `width`) and (1, Q, 4).
+        width: logits of a place.
+
+    Raises:
+        InputError: it reads them in another way than a bundle can.
+    """
+    import torch
+
+    from edgeformer.models.adapted_images import PROCESSOR_FILE, load_image_processor
+    from edgeformer.models.config import refusing
+    from edgeformer_runtime.pipelines.vision import detect
+
+    processor = load_image_processor(folder)
+    names = tuple(map(str, range(len(labels))))
+    generator = np.random.default_rng(0)
+    size = (61, 40)
+    logits = generator.normal(0, 2, (1, places, width)).astype(np.float32)
+    outputs = {LOGITS: logits, BOXES: generator.uniform(0.1, 0.9, (1, places, BOX)).astype(np.float32)}
+    answer = SimpleNamespace(logits=torch.from_numpy(logits), pred_boxes=torch.from_numpy(outputs[BOXES]))
+    tried = [
+        ObjectDetection(names, "softmax"),
+        *(ObjectDetection(names, "sigmoid", most=most) for most in dict.fromkeys((*_MOST, places))),
+    ]
+    with refusing(f"{type(processor).__name__} cannot read a detector's outputs:"):
+        (found,) = processor.post_process_object_detection(answer, threshold=0.0, target_sizes=[size[::-1]])
+        order = torch.argsort(-found["scores"], stable=True)
+        columns = [found[key][order].numpy() for key in ("scores", "labels", "boxes")]
+    for head in tried:
+        if head.width != width:
+            continue
+        own = detect(outputs, head, size, 0.0)
+        mine = [np.array([each.score for each in own]), np.array([int(each.label) for each in own])]
+        same = len(own) == len(columns[0]) and np.allclose(mine[0], columns[0], atol=1e-5)
+        if same and (mine[1] == columns[1]).all() and np.allclose([each.box for each in own], columns[2], atol=1e-3):
+            return replace(head, labels=labels)
+    raise InputError(
+        f"{PROCESSOR_FILE}: image_processor_type is {type(processor).__name__}, which reads {width} logits of "
+        f"{len(labels)} labels otherwise than a bundle: expected a softmax with one logit for no object, or sigmoids"
+    )
+
+
+def _segmentation(checkpoint: Checkpoint, programs: tuple[Program, ...], options: ProgramOptions) -> TaskSpec:  # noqa: ARG001
+    _check_whole(checkpoint, may_be_padded=False)
+    return image_spec(SEGMENTATION, checkpoint, SemanticSegmentation(checkpoint.labels))
+
+
+def _check_whole(checkpoint: Checkpoint, may_be_padded: bool) -> None:
+    """Refuse a processor that cuts something off of the image whose places are the answer."""
+    spec = checkpoint.config.preprocessing
+    if not spec.is_stretched and not (may_be_padded and spec.crop == PAD):
+        raise InputError(
+            f"preprocessor_config.json: size and crop leave {spec.width} x {spec.height} pixels that are not all of an "
+            "image, or more: expected a size of one height and width, and no crop"
+        )
 
 
 def image_spec(task: Task, checkpoint: Checkpoint, postprocessing: Postprocessing) -> TaskSpec:
@@ -102,13 +184,13 @@ def _sample_inputs(spec: TaskSpec) -> tuple[tuple[Any, ...], ...]:
 
 
 def _encoded(spec: TaskSpec, files: Iterator[Any]) -> tuple[tuple[Any, ...], ...]:
-    """The model's inputs, a tensor each."""
+    """The model's inputs of each file."""
     import torch
 
     from edgeformer_runtime.preprocess.image import ImageEncoder
 
     encode = ImageEncoder(cast(ImagePreprocessing, spec.preprocessing))
-    return tuple((torch.from_numpy(encode(file)),) for file in files)
+    return tuple(tuple(map(torch.from_numpy, encode.inputs(file)[0].values())) for file in files)
 
 
 def _spread(folder: Path) -> Iterator[Path]:
@@ -121,8 +203,10 @@ def _spread(folder: Path) -> Iterator[Path]:
     return (paths[index * len(paths) // count] for index in range(count))
 
 
-def _gate_inputs(pipeline: Any) -> Iterator[tuple[str, Any]]:  # noqa: ARG001
-    return ((f"drawn image {index}", file) for index, file in enumerate(varied_images(GATE_IMAGES)))
+def _gate_inputs(pipeline: Any) -> Iterator[tuple[str, Any]]:
+    spec = cast(ImagePreprocessing, pipeline.bundle.manifest.preprocessing)
+    count = GATE_IMAGES if spec.height * spec.width <= LARGE_INPUT else GATE_IMAGES // 4
+    return ((f"drawn image {index}", file) for index, file in enumerate(varied_images(count)))
 
 
 CLASSIFICATION = Task(
@@ -180,3 +264,36 @@ EMBEDDING = replace(
     checks={},
 )
 """Of a model without a head: its projection or pooled vector, where it has one, else its first token's vector."""
+
+DETECTION = replace(
+    CLASSIFICATION,
+    name="object-detection",
+    noun="object detector",
+    spec=_detection,
+    evaluation="edgeformer.evaluate.vision:evaluate_detection",
+    aliases=("detection", "detector", "objectdetector", "yolos", "detr"),
+    architecture="ForObjectDetection",
+    heads=(),
+    headless="",
+    labels_differ=False,
+    on_phones=False,
+    judged_by_labels=False,
+    agreement="edgeformer.convert.agreement:compare_objects",
+    metric=None,
+    training=None,
+    checks={},
+)
+"""Of a model that looks at a number of places, and says of each which object is there and where its box lies."""
+
+SEGMENTATION = replace(
+    DETECTION,
+    name="image-segmentation",
+    noun="image segmenter",
+    spec=_segmentation,
+    evaluation="edgeformer.evaluate.vision:evaluate_segmentation",
+    aliases=("segmentation", "semanticsegmentation", "segmenter", "segformer"),
+    architecture="ForSemanticSegmentation",
+    labels_differ=True,
+    agreement="edgeformer.convert.agreement:compare_pixels",
+)
+"""Of a model that says of places on a grid, which covers the image, what is there."""

@@ -159,6 +159,7 @@ class Task:
         architecture: what the names of transformers' classes with its head end in; None: there are none.
         also_in: ends of other classes that have its head among others: they do it where it is asked for.
         labelled: whether a checkpoint of it has labels.
+        labels_differ: whether two of them may not be the same.
         on_phones: whether the apps' runtimes, in Kotlin and Swift, do it; else a bundle's `requires` has null for them.
         judged_by_labels: whether `convert --eval` judges it by labelled data: its postprocessing has `labels`.
         pooled: whether its answer is pooled from the tokens' vectors, as the files of sentence-transformers say.
@@ -202,6 +203,7 @@ class Task:
     architecture: str | None = None
     also_in: tuple[str, ...] = ()
     labelled: bool = False
+    labels_differ: bool = True
     on_phones: bool = True
     judged_by_labels: bool = False
     pooled: bool = False
@@ -240,6 +242,8 @@ TASKS: Registry[Task] = Registry(
         "token-classification": "edgeformer.tasks.tokens:TOKEN_CLASSIFICATION",
         "image-classification": "edgeformer.tasks.image:CLASSIFICATION",
         "image-embedding": "edgeformer.tasks.image:EMBEDDING",
+        "object-detection": "edgeformer.tasks.image:DETECTION",
+        "image-segmentation": "edgeformer.tasks.image:SEGMENTATION",
         "speech-recognition": "edgeformer.tasks.speech:RECOGNITION",
         "audio-classification": "edgeformer.tasks.speech:AUDIO_CLASSIFICATION",
         "text-generation": "edgeformer.tasks.generation:GENERATION",

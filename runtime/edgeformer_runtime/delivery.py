@@ -278,11 +278,12 @@ class Lock:
         self.close()
 
 
-def take(path: Path) -> Lock | None:
+def take(path: Path, wait: bool = False) -> Lock | None:
     """Lock a file, made where it is missing, against everybody else, and write this process's id into it.
 
     Args:
         path: the file, in a folder that is there.
+        wait: until whoever holds it lets go.
 
     Returns:
         The lock; None: somebody else holds the file.
@@ -290,7 +291,7 @@ def take(path: Path) -> Lock | None:
     Raises:
         OSError: it cannot be made or locked.
     """
-    lock = _taken(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    lock = _taken(path, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     if lock is not None:
         lock.sign()
     return lock

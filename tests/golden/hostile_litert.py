@@ -32,6 +32,14 @@ def cases() -> Iterator[Case]:
         ("of too few axes", [0], [1]),
     ):
         yield _case(f"a slice {name}", _slice(begins, sizes, [1, 4]), False, {"SLICE": 1, "ADD": 1}, (2, 4), (1, 4))
+    for name, sides, sound in (
+        ("sound: a resize", [2, 4], True),
+        ("a resize to nothing", [0, 4], False),
+        ("a resize without end", [1 << 30, 4], False),
+        ("a resize of three sides", [2, 4, 1], False),
+    ):
+        counts = {"RESIZE_BILINEAR": 1, "ADD": 1}
+        yield _case(name, _resize(sides), sound, counts, (1, 2, 2, 1), (1, 2, 4, 4))
     yield from _bytes()
 
 
@@ -203,6 +211,21 @@ def _slice(begins: list[int], sizes: list[int], result: list[int]) -> Edit:
             [len(tensors) - 1],
             (schema.BuiltinOptions.SliceOptions, schema.SliceOptionsT()),
         )
+        model.subgraphs[0].operators[1].inputs = [len(tensors) - 1, W]
+
+    return edit
+
+
+def _resize(sides: list[int]) -> Edit:
+    """An image of 2 by 2 to one of 2 by 4, if `sides` say so."""
+
+    def edit(model: Any) -> None:
+        tensors = model.subgraphs[0].tensors
+        tensors[X].shape, tensors[Y].shape = [1, 2, 2, 1], [1, 2, 4, 4]
+        number = _steering(model, sides)
+        tensors.append(_tensor(b"r", [1, 2, 4, 1], 0))
+        options = (schema.BuiltinOptions.ResizeBilinearOptions, schema.ResizeBilinearOptionsT())
+        _with(model, "RESIZE_BILINEAR", [X, number], [len(tensors) - 1], options)
         model.subgraphs[0].operators[1].inputs = [len(tensors) - 1, W]
 
     return edit

@@ -116,6 +116,10 @@ def _shapes() -> Iterator[Case]:
     yield _case("a size that is not static", symbolic, False)
     tile = [_numbers("n", [1 << 40]), helper.make_node("Tile", ["x", "n"], ["t"]), _add()]
     yield _case("a tile without end", _model(tile), False)
+    yield _case("sound: a resize", _model(_resized([1, 1, 8, 3])), True)
+    yield _case("a resize without end", _model(_resized([1, 1, 1 << 30, 1])), False)
+    yield _case("a resize of channels", _model(_resized([1, 2, 2, 2])), False)
+    yield _case("a resize to nothing", _model(_resized([1, 1, 0, 2])), False)
     gather = [_numbers("i", [7]), helper.make_node("Gather", ["x", "i"], ["g"]), _add()]
     yield _case("an index out of range", _model(gather), False)
     pad = [_numbers("p", [1 << 40, 0]), helper.make_node("Pad", ["x", "p"], ["p2"]), _add()]
@@ -134,6 +138,13 @@ def _shapes() -> Iterator[Case]:
     yield _case("indices again and again", many_indices, False)
     computed = [helper.make_node("Cast", ["x"], ["c"], to=7), helper.make_node("ConstantOfShape", ["c"], ["f"]), _add()]
     yield _case("a shape that is computed", _model(computed), False)
+
+
+def _resized(sizes: list[int]) -> list[Any]:
+    """x as an image of 2 by 2 in other sizes, which nobody reads; and y = x + w."""
+    photo = [_numbers("p", [1, 1, 2, 2]), helper.make_node("Reshape", ["x", "p"], ["photo"])]
+    resize = helper.make_node("Resize", ["photo", "", "", "n"], ["r"], mode="linear")
+    return [*photo, _numbers("n", sizes), resize, _add()]
 
 
 def _symbolic() -> Iterator[Case]:

@@ -18,7 +18,7 @@ CONSTANT_BYTES = 64
 NO_ID = 0xFFFFFFFF
 FLOAT, DYNAMIC_INT8 = 1, 9
 INPUT, OUTPUT = 1, 2
-ADD, FULLY_CONNECTED, TRANSPOSE, CONV, DEPTHWISE_CONV, CONVERT, RESHAPE, SLICE = 1, 2, 5, 7, 13, 18, 20, 35
+ADD, FULLY_CONNECTED, TRANSPOSE, CONV, RESIZE, DEPTHWISE_CONV, CONVERT, RESHAPE, SLICE = 1, 2, 5, 7, 9, 13, 18, 20, 35
 X, W, Y, HIDDEN, BIAS, ROWS, RESULT = range(7)
 """The values' numbers."""
 
@@ -119,6 +119,7 @@ def graphs() -> Iterator[Graph]:
     yield from _parts()
     yield from _values()
     yield from _nodes()
+    yield from _resizes()
     yield from _order()
     yield from _dense()
     yield from _convolutions()
@@ -178,6 +179,20 @@ def _nodes() -> Iterator[Graph]:
         },
     }.items():
         yield Graph(name, xnnpack(nodes=(node,)))
+
+
+def _resizes() -> Iterator[Graph]:
+    """X as an image of 2 by 2, resized, and as four numbers again."""
+    values = (_X, _W, _Y, _value(HIDDEN, (1, 2, 2, 1)), _value(RESULT, (1, 4, 1, 1)))
+    for name, sides, source, sound in (
+        ("sound: a resize", (4, 1), HIDDEN, True),
+        ("a resize to other sides than its result's", (9, 1), HIDDEN, False),
+        ("a resize to nothing", (0, 1), HIDDEN, False),
+        ("a resize of what is no image", (4, 1), X, False),
+    ):
+        resize = {0: u8(RESIZE), 1: {0: u32(sides[0]), 1: u32(sides[1]), 2: u32(source), 3: u32(RESULT)}}
+        nodes = (_reshape(X, HIDDEN, 1, 2, 2, 1), resize, _reshape(RESULT, Y, 4))
+        yield Graph(name, xnnpack(values, nodes), sound)
 
 
 def _order() -> Iterator[Graph]:

@@ -24,6 +24,7 @@ GENERATORS = (
     "bundles",
     "zips",
     "signatures",
+    "published",
     "hostile_models",
     "hostile_tokenizers",
     "tokenizers",

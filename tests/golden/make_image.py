@@ -9,8 +9,8 @@ import numpy as np
 import PIL
 from PIL import Image
 
-from edgeformer_runtime.bundle.specs import ImagePreprocessing
 from edgeformer_runtime.bundle.strict_json import to_data
+from edgeformer_runtime.tasks.vision import ImagePreprocessing
 from tests.golden.golden_files import document, tensors
 
 FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}

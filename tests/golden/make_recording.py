@@ -11,7 +11,7 @@ import transformers
 from tests.golden.golden_files import document, tensors
 
 RATE = 16000
-BANDS, FRAMES = 20, 12
+BANDS, FRAMES = 20, 6
 
 
 def files() -> dict[str, bytes]:
@@ -28,7 +28,7 @@ def files() -> dict[str, bytes]:
     arrays: dict[str, np.ndarray] = {}
     for number, (name, samples) in enumerate(_sounds()):
         arrays[f"samples/{number}"] = samples
-        for kind, extractor, spec in kinds:
+        for kind, extractor, spec in kinds if len(samples) < 1000 else kinds[1:]:
             preprocessing = {"kind": "recording", "sample_rate": RATE, "shortest_samples": 400, **spec}
             found = extractor(samples, sampling_rate=RATE, return_tensors="np")["input_values"][0]
             arrays[f"{len(cases)}/input"] = found.astype(np.float32)
@@ -52,8 +52,8 @@ def _sounds() -> Iterator[tuple[str, np.ndarray]]:
         return (generator.integers(-32768, 32768, count) * loudness / 32768).astype(np.float32)
 
     yield "one frame", noise(400, 0.1)
-    yield "silence", np.zeros(600, np.float32)
-    yield "quiet noise beside zero", noise(1200, 1e-4) + np.float32(0.25)
-    time = np.arange(FRAMES * 160 + 800) / RATE
-    chirp = 0.5 * np.sin(2 * np.pi * (100 + 20000 * time) * time) + noise(len(time), 0.001)
+    yield "silence", np.zeros(500, np.float32)
+    yield "quiet noise beside zero", noise(600, 1e-4) + np.float32(0.25)
+    time = np.arange(FRAMES * 160 + 400) / RATE
+    chirp = 0.5 * np.sin(2 * np.pi * (100 + 40000 * time) * time) + noise(len(time), 0.001)
     yield "a chirp of more frames than there are", np.round(chirp * 32768).astype(np.float32) / 32768

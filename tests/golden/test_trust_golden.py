@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from edgeformer_runtime.bundle import archive, signature
+from edgeformer_runtime.bundle import archive, signature, site
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.signature import Requirement, requirement_of
 from edgeformer_runtime.errors import BundleError, EdgeFormerError, InputError
@@ -23,6 +24,7 @@ def _golden(name: str) -> dict[str, Any]:
 
 
 ZIPS, SIGNATURES, RELEASES = _golden("zips.json"), _golden("signatures.json"), _golden("releases.json")
+PUBLISHED = _golden("published.json")
 
 
 def _names(cases: list[dict[str, Any]]) -> list[str]:
@@ -75,3 +77,21 @@ def test_a_release_is_compared_with_what_is_required(case: dict[str, Any]) -> No
             check()
     else:
         check()
+
+
+@pytest.mark.parametrize("case", PUBLISHED["cases"], ids=_names(PUBLISHED["cases"]))
+def test_an_index_is_signed_and_newer_than_what_was_seen(case: dict[str, Any]) -> None:
+    keys = [bytes.fromhex(PUBLISHED["key"])]
+
+    def read() -> site.Signed:
+        known = None if case["known"] is None else site.read_index(case["known"].encode(), keys)
+        found = site.read_index(case["text"].encode(), keys)
+        site.check_newer(found, known, datetime.fromisoformat(PUBLISHED["now"]))
+        return found
+
+    if case["error"] is not None:
+        with pytest.raises(ERRORS[case["error"]]):
+            read()
+        return
+    found = read()
+    assert {"number": found.index.number, "id": found.bundle("tiny").id} == case["facts"]

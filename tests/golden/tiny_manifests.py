@@ -21,7 +21,6 @@ from edgeformer_runtime.bundle.manifest import (
 from edgeformer_runtime.bundle.specs import (
     AudioBucket,
     AudioPreprocessing,
-    ImagePreprocessing,
     Score,
     SpeechTokens,
     Transcription,
@@ -30,6 +29,7 @@ from edgeformer_runtime.bundle.specs import (
 from edgeformer_runtime.preprocess.recording import FilterBank, RecordingPreprocessing
 from edgeformer_runtime.tasks.programs import MASK_POSITION
 from edgeformer_runtime.tasks.tokens import SPAN_ENDS, MaskedToken, SpanExtraction, TokenLabels
+from edgeformer_runtime.tasks.vision import ImagePreprocessing
 
 MODEL = "model.bin"
 LABELS = ("lights", "weather", "greeting")

@@ -13,10 +13,11 @@ from tiny_bundle import seal
 
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import Classification, Manifest, ProgramSpec, TensorSpec
-from edgeformer_runtime.bundle.specs import ImagePreprocessing
+from edgeformer_runtime.bundle.specs import Postprocessing
 from edgeformer_runtime.bundle.vectors import Tolerances, write_vectors
-from edgeformer_runtime.engines.base import Tensor
+from edgeformer_runtime.engines.base import Engine, Tensor
 from edgeformer_runtime.pipelines import open_program_pipeline
+from edgeformer_runtime.tasks.vision import ImagePreprocessing, ObjectDetection, SemanticSegmentation, image_inputs
 
 LABELS = ("red", "green", "blue")
 SPEC = ImagePreprocessing(
@@ -73,12 +74,12 @@ def photos(folder: Path) -> None:
     Image.fromarray(ramp).save(folder / "ramp.png")
 
 
-def complete(folder: Path, unsealed: Manifest) -> Path:
+def complete(folder: Path, unsealed: Manifest, engine: Engine | None = None) -> Path:
     """Add photos and the reference's vectors to a folder that has the model, and seal it."""
     photos(folder / "vectors")
     seal(folder, unsealed)
     with Bundle.open(folder) as bundle:
-        pipeline = open_program_pipeline(bundle, TinyImageEngine())
+        pipeline = open_program_pipeline(bundle, engine or TinyImageEngine())
         cases = [pipeline.record(sample) for sample in SAMPLES]
     write_vectors(folder, cases, Tolerances(output=1e-4, score=1e-4), unsealed)
     seal(folder, unsealed)
@@ -90,6 +91,37 @@ def make_image_without_model(folder: Path) -> Path:
     folder.mkdir(parents=True)
     (folder / "model.bin").write_bytes(bytes(range(256)))
     return complete(folder, manifest())
+
+
+class TinyPlacesEngine(TinyImageEngine):
+    """Two places with boxes and labels that the first pixel decides, or a grid of logits: the pixels themselves."""
+
+    def run(self, program: str, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        assert program == "image"
+        if "rows" not in inputs:
+            return {"logits": inputs["pixels"][:, :, ::4, ::4]}
+        filled = np.array([inputs["columns"].sum(), inputs["rows"].sum()]) / SPEC.width
+        first = np.append(inputs["pixels"][0, :, 0, 0], -9.0)
+        boxes = [[0.5, 0.5, *filled], [0.25, 0.5, 0.5, 1.0]]
+        return {"logits": np.float32([[first, -first]]), "boxes": np.float32([boxes])}
+
+
+def make_places(folder: Path, task: str) -> Path:
+    """A bundle that detects objects, or segments images, and whose model file is no model."""
+    folder.mkdir(parents=True)
+    (folder / "model.bin").write_bytes(bytes(range(256)))
+    if task == "object-detection":
+        spec = replace(SPEC, height=24, resize_short_side=18, crop="pad", resize_long_side=24, multiple_of=2)
+        head: Postprocessing = ObjectDetection(LABELS, "softmax")
+        shapes = {"logits": (1, 2, 4), "boxes": (1, 2, 4)}
+    else:
+        spec = replace(SPEC, width=16, resize_short_side=16, crop="squash")
+        head = SemanticSegmentation(LABELS)
+        shapes = {"logits": (1, 3, 4, 4)}
+    outputs = tuple(TensorSpec(name, "float32", shape) for name, shape in shapes.items())
+    program = ProgramSpec("image", "model.bin", "main", image_inputs(spec), outputs)
+    unsealed = replace(manifest(), task=task, programs=(program,), preprocessing=spec, postprocessing=head)
+    return complete(folder, unsealed, TinyPlacesEngine())
 
 
 def make_image_onnx(folder: Path) -> Path:

@@ -29,10 +29,10 @@ from edgeformer.compress.objective import Counts, Objective, answer
 from edgeformer.compress.recipe import Loss, Training
 from edgeformer.compress.training import Run, open_accelerator, train
 from edgeformer.models.tinyvit import FAMILY, TinyViT
-from edgeformer_runtime.bundle.specs import ImagePreprocessing
 from edgeformer_runtime.cli.console import Bars
 from edgeformer_runtime.delivery import work_folder
 from edgeformer_runtime.errors import EdgeFormerError, InputError
+from edgeformer_runtime.tasks.vision import ImagePreprocessing
 from tools.zoo.cifar10_data import CLASSES, LabelledImages, load_cifar10
 
 # Three stages and a narrow first one: at 16 by 16 positions and few channels, activations cost more than products do.

@@ -84,6 +84,13 @@ class LiteRTGraph:
                     weights = int(np.prod(graph.tensors[operator.inputs[1]].shape))
                     yield name, graph.tensors[operator.outputs[0]].name.decode(), weights
 
+    def products_of_constants(self) -> Iterator[str]:
+        """The output's name of each BATCH_MATMUL whose first operand is a constant."""
+        for graph in self.model.subgraphs:
+            for operator in graph.operators:
+                if self.name(operator) == "BATCH_MATMUL" and self.constant(graph.tensors[operator.inputs[0]]).size:
+                    yield graph.tensors[operator.outputs[0]].name.decode()
+
     def make_products_of_pointwise_convolutions(self) -> tuple[str, ...]:
         """Let each 1 x 1 convolution be a FULLY_CONNECTED over the channels, which computes the same.
 

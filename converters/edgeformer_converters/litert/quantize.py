@@ -69,6 +69,7 @@ def quantize_to_int8(programs: Sequence[Program], precision: str, source: Path, 
     else:
         manager.add_dynamic_config(".*", TFLOperationName.ALL_SUPPORTED, num_bits=8)
     _add_spatial_convolutions(manager, graph, static)
+    _keep_products_of_constants(manager, graph)
     recipe = manager.get_quantization_recipe()
     content = graph.to_bytes() if biases or pointwise else source.read_bytes()
     tool = quantizer.Quantizer(bytearray(content), recipe)
@@ -93,6 +94,17 @@ def _add_spatial_convolutions(manager: Any, graph: LiteRTGraph, static: bool) ->
             )
         elif static or kind == "DEPTHWISE_CONV_2D":
             manager.add_weight_only_config(re.escape(name), operation, num_bits=8)
+
+
+def _keep_products_of_constants(manager: Any, graph: LiteRTGraph) -> None:
+    """The quantizer stores a constant first operand in int8, which kernels take in float alone: NaN, or any number."""
+    from ai_edge_quantizer import recipe
+    from ai_edge_quantizer.qtyping import TFLOperationName
+
+    for name in graph.products_of_constants():
+        manager.add_quantization_config(
+            re.escape(name), TFLOperationName.BATCH_MATMUL, algorithm_key=recipe.AlgorithmName.NO_QUANTIZE
+        )
 
 
 def _calibrate(programs: Sequence[Program], content: bytes | bytearray, recipe: Any) -> Any:

@@ -5,12 +5,15 @@ struct Record {
     private let object: JsonObject
     private let path: String
 
-    /// Take a value as an object with exactly these keys; `optional` ones may be absent.
-    init(_ value: JsonValue, at path: String, keys: [String], optional: [String] = []) throws {
+    /// Take a value as an object with exactly these keys; `optional` ones may be absent, and others are ignored if asked.
+    init(
+        _ value: JsonValue, at path: String, keys: [String], optional: [String] = [], ignoringOthers: Bool = false
+    ) throws {
         guard case .object(let object) = value else {
             throw BundleError("\(path): expected an object, found \(value.kind)")
         }
-        if let unknown = object.keys.first(where: { !keys.contains($0) && !optional.contains($0) }) {
+        let unknown = object.keys.first { !keys.contains($0) && !optional.contains($0) }
+        if let unknown, !ignoringOthers {
             throw BundleError(
                 "\(path): unknown key \(shown(unknown)): expected only \((keys + optional).joined(separator: ", "))")
         }

@@ -55,25 +55,34 @@ enum Signature {
         guard let signature else {
             throw BundleError("a signature is required, and the bundle has none: expected \(fileName) in it")
         }
-        let scalar = [UInt8](signature.dropFirst(keyBytes))
-        let beyond = isBelow(scalar, order) ? nil : "an S beyond the group's order"
-        if let problem = problem(ofPoint: [UInt8](signature.prefix(keyBytes))) ?? beyond {
+        if let problem = problem(of: signature) {
             throw BundleError("\(fileName): expected an Ed25519 signature, found \(problem)")
         }
+        guard try fits(signature, message: domain + manifest, keys: keys) else {
+            throw BundleError("\(fileName): no required key's signature of this manifest: do not use the bundle")
+        }
+    }
+
+    /// Whether a signature of 64 bytes is one of the keys' over a message.
+    ///
+    /// - Throws: `InputError`: this system cannot check signatures.
+    static func fits(_ signature: Data, message: Data, keys: [Data]) throws -> Bool {
+        guard problem(of: signature) == nil else { return false }
         #if canImport(CryptoKit)
-            let fits = try keys.contains { key in
+            return try keys.contains { key in
                 guard let publicKey = try? Curve25519.Signing.PublicKey(rawRepresentation: key) else {
                     throw InputError("expected an Ed25519 public key, found other bytes")
                 }
-                return publicKey.isValidSignature(signature, for: domain + manifest)
-            }
-            guard fits else {
-                throw BundleError(
-                    "\(fileName): no required key's signature of this manifest: do not use the bundle")
+                return publicKey.isValidSignature(signature, for: message)
             }
         #else
             throw InputError("signatures are checked with CryptoKit, which this system lacks: open it without a key")
         #endif
+    }
+
+    private static func problem(of signature: Data) -> String? {
+        let beyond = isBelow([UInt8](signature.dropFirst(keyBytes)), order) ? nil : "an S beyond the group's order"
+        return problem(ofPoint: [UInt8](signature.prefix(keyBytes))) ?? beyond
     }
 
     /// What is wrong with the 32 bytes of a point; nil where nothing is. Implementations differ in what they take.

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeAlias
 
-from edgeformer_runtime.bundle import folder, remembered, signature
+from edgeformer_runtime.bundle import folder, signature
 from edgeformer_runtime.bundle.folder import check_outside
 from edgeformer_runtime.bundle.manifest import (
     MANIFEST_NAME,
@@ -94,7 +94,7 @@ class Bundle:
             require_name: the name that it must have; None: any.
             require_version: the lowest release that is taken; None: any, or none at all.
             allow_refused: take one that its conversion's gates refused, too.
-            remembered: do not hash the files of a folder that was loaded before and is the same: `bundle/remembered.py`
+            remembered: do not hash the files of a folder that was loaded before and is the same: `bundle/folder.py`
                 says how that is known. A bundle whose signature is required is hashed in any case.
 
         Raises:
@@ -187,7 +187,7 @@ class Bundle:
     def remember(self) -> None:
         """Note that these files were checked, if model files were, too: see `open`. A copy's are gone after `close`."""
         if self._checked is not None and self.rows is not None and not self.known:
-            remembered.remember(self._folder, self._checked.state, self.rows, self._checked.from_s)
+            folder.remember(self._folder, self._checked.state, self.rows, self._checked.from_s)
 
     def close(self) -> None:
         """Let go of the temporary copy, if there is one. A second call does nothing."""
@@ -242,7 +242,7 @@ def _usable(bundle: Bundle, path: Path, allow_refused: bool) -> Bundle:
 class _Checked(NamedTuple):
     """What was checked of a folder: the state of its files and when that was, or before, with what was found then."""
 
-    state: remembered.State
+    state: folder.State
     from_s: float
     rows: Rows | None = None
 
@@ -251,8 +251,8 @@ def _open_folder(path: Path, required: Requirement, keys: Sequence[bytes], trust
     _check_path(path)
     from_s = time.time()
     with folder.Reader(path) as reader:
-        state = remembered.state_of(reader.stats)
-        rows = remembered.rows_of(path, state) if trusted and not keys else None
+        state = folder.state_of(reader.stats)
+        rows = folder.rows_of(path, state) if trusted and not keys else None
         manifest, signature, raw = _read_manifest(reader, required, keys, known=rows is not None)
         if rows is not None:
             return Bundle(path, manifest, signature, checked=_Checked(state, from_s, rows))

@@ -6,8 +6,8 @@ import copy
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, cast
 
 from edgeformer_runtime import __version__
 from edgeformer_runtime.bundle import strict_json
@@ -100,7 +100,7 @@ class Manifest:
     operators: dict[str, int]
     files: dict[str, FileEntry]
     format_version: int = FORMAT_VERSION
-    packed: ProgramSpec | None = None
+    packed: ProgramSpec | None = field(default=None, metadata=strict_json.OPTIONAL)
 
     @property
     def all_programs(self) -> tuple[ProgramSpec, ...]:
@@ -108,11 +108,8 @@ class Manifest:
         return self.programs if self.packed is None else (*self.programs, self.packed)
 
     def to_data(self) -> dict[str, Any]:
-        """The manifest as JSON values. `packed` is left out where there is none, as it was before any bundle had it."""
-        data: dict[str, Any] = strict_json.to_data(self)
-        if self.packed is None:
-            del data["packed"]
-        return data
+        """The manifest as JSON values."""
+        return cast(dict[str, Any], strict_json.to_data(self))
 
     def to_json(self) -> str:
         """The manifest's canonical text: sorted keys, two spaces of indentation, a final newline.
@@ -130,7 +127,7 @@ def parse(text: str | bytes, known: bool = False) -> Manifest:
 
     Args:
         text: of the file.
-        known: this very file passed before (`bundle/remembered.py`), and is not compared with the schema again.
+        known: this very file passed before (`bundle/folder.py`), and is not compared with the schema again.
 
     Raises:
         BundleError: the text does not follow BUNDLE.md, or asks for a newer runtime.

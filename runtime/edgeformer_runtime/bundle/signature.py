@@ -147,24 +147,40 @@ def check(manifest: bytes, signature: bytes | None, required: Sequence[bytes]) -
         return SignatureState(signature is not None, None)
     if signature is None:
         raise BundleError(f"a signature is required, and the bundle has none: expected {SIGNATURE_NAME} in it")
-    try:
-        from cryptography.exceptions import InvalidSignature
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-    except ImportError:
-        raise InputError(NEEDS_PACKAGE) from None
-    message = signed_message(manifest)
-    for key in required:
-        try:
-            if not is_weak(key) and not is_weak(signature[:PUBLIC_KEY_BYTES]):
-                Ed25519PublicKey.from_public_bytes(key).verify(signature, message)
-                return SignatureState(True, fingerprint(key))
-        except (InvalidSignature, ValueError):
-            continue
+    signer = signer_of(signed_message(manifest), signature, required)
+    if signer is not None:
+        return SignatureState(True, signer)
     names = " or ".join(fingerprint(key)[:16] for key in required)
     raise BundleError(
         f"{SIGNATURE_NAME}: not a signature of this manifest by the key {names}: the bundle was changed after"
         " it was signed, or signed with another key"
     )
+
+
+def signer_of(message: bytes, signature: bytes, keys: Sequence[bytes]) -> str | None:
+    """The fingerprint of the first of some keys whose signature of a message this is; None: it is none's.
+
+    Args:
+        message: what is signed, its domain included.
+        signature: its 64 bytes.
+        keys: the 32 bytes of each public key.
+
+    Raises:
+        InputError: `cryptography` is not installed.
+    """
+    try:
+        from cryptography.exceptions import InvalidSignature
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    except ImportError:
+        raise InputError(NEEDS_PACKAGE) from None
+    for key in keys:
+        try:
+            if not is_weak(key) and not is_weak(signature[:PUBLIC_KEY_BYTES]):
+                Ed25519PublicKey.from_public_bytes(key).verify(signature, message)
+                return fingerprint(key)
+        except (InvalidSignature, ValueError):
+            continue
+    return None
 
 
 def _strong(key: bytes, where: object) -> bytes:

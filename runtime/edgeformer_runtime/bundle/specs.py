@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
-
-import numpy as np
+from typing import Protocol
 
 from edgeformer_runtime.errors import InputError
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 MAX_TOKENIZER_BYTES = 64 << 20
 SHORTEST_TEXT = 2
@@ -236,90 +231,6 @@ class AudioPreprocessing:
     def samples_per_position(self) -> int:
         """Samples that one position of the encoder stands for: two frames, as its second convolution has stride 2."""
         return 2 * self.hop_length
-
-
-# What a vision model expects of its pixels, as data: the part of image preprocessing that a manifest holds.
-
-INTERPOLATIONS = ("bicubic", "bilinear")
-CROPS = ("center", "center-floor", "squash")
-
-
-@dataclass(frozen=True)
-class ImagePreprocessing:
-    """What happens to an image before the model: resize, crop, scale to 0..1, normalise. All sizes in pixels.
-
-    Attributes:
-        height: rows of the model's input.
-        width: columns of the model's input.
-        resize_short_side: what the image is resized to before its center is cropped: the short side where `crop` is
-            "center" or "center-floor" (the aspect ratio is kept), both sides where it is "squash" (it is lost).
-        interpolation: "bicubic" or "bilinear", both with a filter that widens when it shrinks (antialiasing).
-        crop: one of `CROPS`. A crop begins at half of what is cut off, halves rounded to even or down ("-floor").
-        mean: per channel, of values scaled to 0..1.
-        std: per channel, of values scaled to 0..1.
-        channels: order of the channels; only "RGB".
-        layout: order of the model's input; only "NCHW".
-    """
-
-    height: int
-    width: int
-    resize_short_side: int
-    interpolation: str
-    crop: str
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    channels: str = "RGB"
-    layout: str = "NCHW"
-    kind: str = "image"
-
-    def __post_init__(self) -> None:
-        for name, value, valid in (
-            ("interpolation", self.interpolation, INTERPOLATIONS),
-            ("crop", self.crop, CROPS),
-            ("channels", self.channels, ("RGB",)),
-            ("layout", self.layout, ("NCHW",)),
-            ("kind", self.kind, ("image",)),
-        ):
-            if value not in valid:
-                raise InputError(f"image preprocessing: {name} must be one of {', '.join(valid)}, found {value!r}")
-        if min(self.height, self.width) < 1 or self.resize_short_side < max(self.height, self.width):
-            raise InputError(
-                f"image preprocessing: expected 1 <= height, width <= resize_short_side, found {self.height}, "
-                f"{self.width} and {self.resize_short_side}"
-            )
-        if len(self.mean) != 3 or len(self.std) != 3 or not all(value > 0 for value in self.std):
-            raise InputError(
-                f"image preprocessing: expected three means and three std above 0, found {self.mean} and {self.std}"
-            )
-
-
-# The last step of an image's preprocessing, 8-bit values to a model's input, and back.
-
-
-def normalisation_table(spec: ImagePreprocessing) -> NDArray[np.float32]:
-    """(3, 256) float32: what each 8-bit value of each channel becomes. An image has no other values."""
-    levels = np.arange(256, dtype=np.uint8).astype(np.float32) / np.float32(255)
-    mean, std = np.array(spec.mean, dtype=np.float32), np.array(spec.std, dtype=np.float32)
-    table: NDArray[np.float32] = (levels[None] - mean[:, None]) / std[:, None]
-    return table
-
-
-def to_input(levels: NDArray[np.uint8], spec: ImagePreprocessing) -> NDArray[np.float32]:
-    """8-bit RGB values (1, 3, H, W) to normalised pixels of the same shape."""
-    return np.stack([row[plane] for row, plane in zip(normalisation_table(spec), levels[0], strict=True)])[None]
-
-
-def to_levels(pixels: NDArray[np.float32], spec: ImagePreprocessing) -> NDArray[np.uint8]:
-    """Normalised pixels (1, 3, H, W) back to the 8-bit values that they come from.
-
-    Raises:
-        ValueError: they do not come from such values.
-    """
-    rows = zip(normalisation_table(spec), pixels[0], strict=True)
-    levels = np.stack([np.searchsorted(row, plane).clip(max=255) for row, plane in rows])[None].astype(np.uint8)
-    if not np.array_equal(to_input(levels, spec), pixels):
-        raise ValueError("expected pixels that come from 8-bit values, found others")
-    return levels
 
 
 # What a program takes and gives, tensor by tensor.

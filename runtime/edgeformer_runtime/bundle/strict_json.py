@@ -224,11 +224,22 @@ def check_distinct(names: Iterable[str]) -> None:
 
 T = TypeVar("T")
 
+OPTIONAL = {"optional": True}
+"""The metadata of a field that is written only where it is not its default: a key that the format had not always."""
+
 
 def to_data(record: Any) -> Any:
-    """A dataclass, or a dict, tuple or plain value of them, as JSON values. Every field is written, None as null."""
+    """A dataclass, or a dict, tuple or plain value of them, as JSON values. None is null.
+
+    Every field is written, but for `OPTIONAL` ones with their default.
+    """
     if dataclasses.is_dataclass(record):
-        return {field.name: to_data(getattr(record, field.name)) for field in dataclasses.fields(record)}
+        found = ((field, getattr(record, field.name)) for field in dataclasses.fields(record))
+        return {
+            field.name: to_data(value)
+            for field, value in found
+            if value != field.default or "optional" not in field.metadata
+        }
     if isinstance(record, dict):
         return {key: to_data(value) for key, value in record.items()}
     if isinstance(record, (tuple, list)):

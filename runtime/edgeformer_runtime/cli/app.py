@@ -10,18 +10,23 @@ import typer
 from edgeformer_runtime import __version__
 from edgeformer_runtime.cli.console import (
     AllowRefused,
+    Bars,
     out,
     print_json,
     print_result,
     progress_bar,
     run_app,
 )
+from edgeformer_runtime.cli.console import BenchBatches as BenchBatches
+from edgeformer_runtime.cli.console import BenchPrograms as BenchPrograms
+from edgeformer_runtime.cli.console import BenchThreads as BenchThreads
 from edgeformer_runtime.cli.console import BundlePath as BundlePath
 from edgeformer_runtime.cli.console import Isolated as Isolated
 from edgeformer_runtime.cli.console import Json as Json
 from edgeformer_runtime.cli.console import RequiredKeys as RequiredKeys
 from edgeformer_runtime.cli.console import RequiredName as RequiredName
 from edgeformer_runtime.cli.console import RequiredVersion as RequiredVersion
+from edgeformer_runtime.cli.console import Rounds as Rounds
 from edgeformer_runtime.cli.console import Threads as Threads
 from edgeformer_runtime.cli.console import print_verification as print_verification
 from edgeformer_runtime.cli.console import required_of as required_of
@@ -40,17 +45,6 @@ def new_app() -> typer.Typer:
 
 
 app = new_app()
-
-Rounds = Annotated[int, typer.Option(min=1, help="Number of rounds. Fewer than 6 give no intervals.")]
-BenchThreads = Annotated[str, typer.Option(help="Numbers of threads, as 1,2,4.")]
-BenchBatches = Annotated[str, typer.Option(help="Numbers of inputs that one run answers, as 1,4,16.")]
-BenchPrograms = Annotated[
-    str,
-    typer.Option(
-        help="Programs to run, names with commas, or all. A program stands for a length of text or audio.",
-        show_default="the largest",
-    ),
-]
 
 
 def _print_version(wanted: bool) -> None:
@@ -98,8 +92,8 @@ def run(
         int | None,
         typer.Option(
             min=1,
-            help="Text and images: number of labels, answers or tokens for a mask, best first.",
-            show_default="labels: 3 in the table, all in JSON; answers: 1; tokens: 5",
+            help="Text and images: number of labels, answers, objects or tokens for a mask, best first.",
+            show_default="labels and objects: 3 in the table, all in JSON; answers: 1; tokens: 5",
         ),
     ] = None,
     unanswerable: Annotated[
@@ -125,6 +119,12 @@ def run(
     template: Annotated[
         str | None,
         typer.Option(help="With --labels: a sentence with {} for the label.", show_default="This example is {}."),
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Objects: what their score is above, 0 to 1.", show_default="the bundle's")
+    ] = None,
+    masks: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Segments: folder to write a PNG of each label's pixels to.")
     ] = None,
     multi_label: Annotated[
         bool, typer.Option("--multi-label", help="With --labels: any number of them may hold.")
@@ -204,6 +204,8 @@ def run(
         targets=targets,
         labels=labels,
         template=template,
+        threshold=threshold,
+        masks=masks,
         multi_label=multi_label,
         language=language,
         task=task,
@@ -321,6 +323,29 @@ def pack(
     place = file or folder.resolve().with_name(f"{folder.resolve().name}.zip")
     pack_bundle(folder, place)
     out.print(f"{place}: {place.stat().st_size:,} bytes")
+
+
+@app.command()
+def fetch(
+    url: Annotated[str, typer.Argument(help="Address of a published bundle, https://HOST/FOLDER/NAME.")],
+    require_signature: RequiredKeys = None,
+    require_name: RequiredName = None,
+    require_version: RequiredVersion = None,
+    isolated: Isolated = False,
+    as_json: Json = False,
+) -> None:
+    """Download the newest release of a published bundle, try it, and print its folder. Exit code 1: it is refused."""
+    from edgeformer_runtime import fetch as fetching
+
+    with Bars() as bars:
+        required = required_of(require_signature, require_name, require_version)
+        fetched = fetching.fetch(url, required, isolated=isolated, progress=bars)
+    if as_json:
+        print_json(fetched.to_json())
+    else:
+        out.print(str(fetched.folder))
+    if fetched.refused:
+        raise typer.Exit(1)
 
 
 @app.command()

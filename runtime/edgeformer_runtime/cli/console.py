@@ -346,6 +346,16 @@ RequiredVersion = Annotated[
         "--require-version", metavar="N", min=1, help="Refuse a bundle of an earlier release, or without a release."
     ),
 ]
+Rounds = Annotated[int, typer.Option(min=1, help="Number of rounds. Fewer than 6 give no intervals.")]
+BenchThreads = Annotated[str, typer.Option(help="Numbers of threads, as 1,2,4.")]
+BenchBatches = Annotated[str, typer.Option(help="Numbers of inputs that one run answers, as 1,4,16.")]
+BenchPrograms = Annotated[
+    str,
+    typer.Option(
+        help="Programs to run, names with commas, or all. A program stands for a length of text or audio.",
+        show_default="the largest",
+    ),
+]
 Isolated = Annotated[
     bool,
     typer.Option(

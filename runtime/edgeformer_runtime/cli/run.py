@@ -26,9 +26,18 @@ STDIN = "-"
 CLIPPED_SHARE = 0.05
 """Of samples at full scale: peaks of loud speech are far fewer, and words get lost from here on."""
 ANSWER_OPTIONS = (
-    *("--unanswerable", "--aggregation", "--targets", "--labels", "--template", "--multi-label"),
+    *(
+        "--unanswerable",
+        "--aggregation",
+        "--targets",
+        "--labels",
+        "--template",
+        "--multi-label",
+        "--threshold",
+        "--masks",
+    ),
     *("--max-tokens", "--temperature", "--top-k", "--top-p", "--repetition-penalty", "--stop", "--seed", "--suggest"),
-    "--special-tokens",
+    *("--special-tokens", "--threshold", "--masks"),
 )
 """Which belong to a kind of answers and not of inputs."""
 
@@ -62,6 +71,8 @@ class RunOptions:
     labels: str | None = None
     template: str | None = None
     multi_label: bool = False
+    threshold: float | None = None
+    masks: Path | None = None
     max_tokens: int | None = None
     temperature: float | None = None
     top_k: int | None = None
@@ -74,6 +85,7 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         check_names(self.folder)
+        check_names(self.masks)
 
     def given(self) -> dict[str, bool]:
         """For each option whether it was given."""
@@ -115,15 +127,21 @@ def _check_options(manifest: Manifest, inputs: Sequence[str], options: RunOption
 
 
 def run_files(pipeline: Pipeline[Any, Any], inputs: Sequence[str], options: RunOptions, as_json: bool) -> None:
-    """`run` of inputs that are paths of files."""
-    answer_all(pipeline, inputs, inputs, options, as_json)
+    """`run` of inputs that are paths of files; of segmented images, each mask in a file of its own."""
+    stems = [] if options.masks is None else _targets_in(options.masks, inputs, "", "--masks")
+    results = answer_all(pipeline, inputs, inputs, options, as_json)
+    for stem, result in zip(stems, results, strict=False):
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        shown = result if options.top is None else result.top(options.top)
+        for segment in shown.segments:
+            segment.write(stem.with_name(f"{stem.name}.{segment.file_name}"))
 
 
 def answer_all(
     pipeline: Pipeline[Any, Any], given: Sequence[str], raws: Sequence[Any], options: RunOptions, as_json: bool
-) -> None:
-    """Answer raw inputs, which were given as texts, and print a table or JSON."""
-    results: list[Result] = []
+) -> list[Any]:
+    """Answer raw inputs, which were given as texts, print a table or JSON, and give what was found."""
+    results: list[Any] = []
     with progress_bar("running") as report:
         for result in answer_each(pipeline, raws, options):
             if isinstance(result, EdgeFormerError):
@@ -139,6 +157,7 @@ def answer_all(
     else:
         gives = TASKS[pipeline.bundle.manifest.task].gives
         out.print(answers_table(given, results, gives, options.top or DEFAULT_TOP))
+    return results
 
 
 def answer_each(pipeline: Pipeline[Any, Any], raws: Sequence[Any], options: RunOptions) -> Iterator[Any]:
@@ -206,12 +225,16 @@ def _targets(inputs: Sequence[str], options: RunOptions, file_format: str, as_js
         if len(inputs) > 1 and file_format != "txt":
             raise InputError(f"--format {file_format} of {len(inputs)} files needs a folder for them: give --out")
         return [None] * len(inputs)
-    folder = options.folder
+    return _targets_in(options.folder, inputs, f".{file_format}", "--out")
+
+
+def _targets_in(folder: Path, inputs: Sequence[str], suffix: str, option: str) -> list[Path]:
+    """A file for each input, by the start of its name, in the folder that an option names."""
     check_outside(folder)
-    targets = [folder / f"{Path(name).stem}.{file_format}" for name in inputs]
+    targets = [folder / f"{Path(name).stem}{suffix}" for name in inputs]
     twice = next((target for target in targets if targets.count(target) > 1), None)
     if twice is not None:
-        raise InputError(f"--out: two inputs would be written to {twice}: give them one at a time")
+        raise InputError(f"{option}: two inputs would be written to {twice}: give them one at a time")
     return targets
 
 

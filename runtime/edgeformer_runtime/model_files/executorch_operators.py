@@ -11,6 +11,7 @@ from pathlib import Path
 
 from edgeformer_runtime.model_files.encodings import FlatBuffer, Steps, Table
 from edgeformer_runtime.model_files.refusal import Shape, check_range, check_shape, refuse
+from edgeformer_runtime.model_files.shape_rules import resized
 
 
 @cache
@@ -66,7 +67,7 @@ class Kind:
 
 _ONE, _TWO = Kind((0,), (1,)), Kind((0, 1), (2,))
 _CONV, _POOL = Kind((15, 16), (18,), (17,)), Kind((10,), (11,))
-# XNodeUnion, by number. What is not here has no rule: resizing, pooling with indices, attention.
+# XNodeUnion, by number. What is not here has no rule: pooling with indices, attention.
 NODES: dict[int, Kind] = {
     **dict.fromkeys((3, 4, 6, 17, 18, 19, 22, 23, 24, 27, 28, 30, 40, 41, 42, 43, 44, 45, 46, 47), _ONE),
     **dict.fromkeys((1, 8, 12, 15, 16, 26, 31, 37), _TWO),
@@ -74,6 +75,7 @@ NODES: dict[int, Kind] = {
     **dict.fromkeys((11, 14), _POOL),
     2: Kind((0, 1), (3,), (2,)),
     5: Kind((2,), (3,)),
+    9: Kind((2,), (3,)),
     10: Kind((3,), (4,)),
     20: Kind((2,), (3,)),
     25: Kind((1,), (2,)),
@@ -87,7 +89,7 @@ NODES: dict[int, Kind] = {
 FULLY_CONNECTED, CONV, DEPTHWISE_CONV = 2, 7, 13
 TRANSPOSED_WEIGHTS = 1
 """A flag of a fully connected node: its weights are (inputs, outputs)."""
-TRANSPOSE, PAD, RESHAPE, SLICE = 5, 10, 20, 35
+TRANSPOSE, RESIZE, PAD, RESHAPE, SLICE = 5, 9, 10, 20, 35
 LISTS = {TRANSPOSE: (1,), PAD: (0, 1), RESHAPE: (1,), SLICE: (1, 2)}
 """The fields of a node with numbers for each axis."""
 
@@ -222,6 +224,10 @@ def _check_node(kind: int, node: Table, values: dict[int, Shape], there: set[int
             refuse(f"a node of XNNPACK reads or writes the value {number}, which its graph has not")
     if kind in LISTS and not _lists_fit(kind, node, values[inputs[0]]):
         refuse(f"a node of XNNPACK of the kind {kind} does not go with its input of {values[inputs[0]]}")
+    if kind == RESIZE:
+        sides = [node.scalar(field, "I") for field in (0, 1)]
+        if resized(values[inputs[0]], (1, 2), sides) != values[outputs[0]]:
+            refuse(f"a node of XNNPACK resizes {values[inputs[0]]} to {sides}, not to {values[outputs[0]]}")
     if not there.issuperset(present) or not there.isdisjoint(outputs):
         refuse(f"a node of XNNPACK of the kind {kind} reads {reads} before they are written, or writes {outputs} again")
     there.update(outputs)

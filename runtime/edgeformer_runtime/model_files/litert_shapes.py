@@ -163,6 +163,11 @@ def _sides(
     return sides
 
 
+def _resize(call: Call) -> list[Shape]:
+    image, sides = call.shape(0), call.constant(1)
+    return [rules.resized(image, (1, 2), sides)]
+
+
 def _reshape(call: Call) -> list[Shape]:
     wanted: Sequence[int]
     if call.has(1):
@@ -384,6 +389,8 @@ RULES: dict[str, Rule] = {
     "PAD": _pad,
     "PADV2": _pad,
     "RESHAPE": _reshape,
+    "RESIZE_BILINEAR": _resize,
+    "RESIZE_NEAREST_NEIGHBOR": _resize,
     "SELECT": _broadcast,
     "SLICE": _slice,
     "SPLIT": _split,

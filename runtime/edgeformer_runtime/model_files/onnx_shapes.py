@@ -302,6 +302,21 @@ def _range(call: Call) -> list[Shape]:
     return [(max(0, -(-(end - begin) // step)),)]
 
 
+def _resize(call: Call) -> list[Shape]:
+    """To sizes; scales would have to be read as floats, and a converter can write either."""
+    shape, sizes = call.shape(0), call.constant(3)
+    if call.has(1) or call.has(2) or call.attributes.get("keep_aspect_ratio_policy", "stretch") != "stretch":
+        refuse("it has a region, scales or a policy: expected sizes")
+    if call.attributes.get("coordinate_transformation_mode") == "tf_crop_and_resize":
+        refuse("it crops")
+    axes = call.integers("axes", list(range(len(shape))))
+    if len(sizes) != len(axes) or any(
+        size != shape[axis] for axis, size in zip(axes, sizes, strict=True) if rules.axis_of(axis, len(shape)) < 2
+    ):
+        refuse(f"{shape} cannot be resized to {sizes[:9]}: expected rows and columns")
+    return [rules.resized(shape, [rules.axis_of(axis, len(shape)) for axis in axes], sizes)]
+
+
 def _reduce(call: Call) -> list[Shape]:
     shape, axes = call.shape(0), call.axes(1)
     if axes is None or (not axes and not call.integer("noop_with_empty_axes", 0)):
@@ -360,6 +375,7 @@ RULES: dict[str, Rule] = {
     "QLinearMatMul": _quantized_matmul,
     "Range": _range,
     "Reshape": _reshape,
+    "Resize": _resize,
     "Shape": _shape,
     "Slice": _slice,
     "Split": _split,

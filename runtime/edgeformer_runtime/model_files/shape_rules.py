@@ -125,6 +125,14 @@ def padded(shape: Shape, pairs: Sequence[tuple[int, int]]) -> Shape:
     return tuple(before + size + after for size, (before, after) in zip(shape, pairs, strict=True))
 
 
+def resized(shape: Shape, axes: Sequence[int], sizes: Sequence[int]) -> Shape:
+    """Some axes at other sizes: an image of four, none of them empty."""
+    if len(shape) != 4 or len(sizes) != len(axes) or min(*shape, *sizes) < 1:
+        refuse(f"{shape} cannot be resized to {list(sizes)[:9]}")
+    wanted = dict(zip(axes, sizes, strict=True))
+    return tuple(wanted.get(axis, size) for axis, size in enumerate(shape))
+
+
 def tiled(shape: Shape, repeats: Sequence[int]) -> Shape:
     """A tile's."""
     if len(repeats) != len(shape) or any(count < 0 for count in repeats):

@@ -36,6 +36,7 @@ class Prepared:
         truncated: the raw input lost its end.
         places: where its tokens stand in the raw input, of tasks that answer with places.
         source: the text that answers are places of.
+        size: width and height of the image that answers are places of, in pixels.
     """
 
     program: str
@@ -43,6 +44,7 @@ class Prepared:
     truncated: bool
     places: Places | None = None
     source: str | None = None
+    size: tuple[int, int] | None = None
 
 
 class ProgramPipeline(Pipeline[Raw, Result]):

@@ -368,14 +368,23 @@ ACTIVATIONS = {"softmax": softmax, "sigmoid": sigmoid}
 
 
 def finite_row(outputs: Mapping[str, Tensor]) -> Tensor:
-    """The only output's only row.
+    """The first output's only row.
 
     Raises:
         EngineError: it holds NaN or infinity.
     """
     (name, output), *_ = outputs.items()
+    return cast(Tensor, finite(output, name)[0])
+
+
+def finite(output: Tensor, name: str) -> Tensor:
+    """An output, by its name for messages.
+
+    Raises:
+        EngineError: it holds NaN or infinity.
+    """
     if not np.isfinite(output).all():
         raise EngineError(
             f"the model's output {name!r} holds NaN or infinity: run verify, or convert at a higher precision"
         )
-    return cast(Tensor, output[0])
+    return output

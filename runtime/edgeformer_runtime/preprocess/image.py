@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from edgeformer_runtime.bundle.specs import ImagePreprocessing, normalisation_table
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.preprocess.image_file import (
@@ -22,6 +21,7 @@ from edgeformer_runtime.preprocess.image_file import (
     from_array,
     open_image,
 )
+from edgeformer_runtime.tasks.vision import COLUMNS, IMAGE_INPUT, PAD, ROWS, ImagePreprocessing, normalisation_table
 
 WHOLE_PIXELS = 4_000_000
 """An image with more is resized in bands of rows."""
@@ -62,7 +62,29 @@ class ImageEncoder:
         Raises:
             InputError: not an image, corrupted, animated, empty or too large.
         """
-        pixels = np.asarray(self._resized_and_cropped(_opened(image, self._resized)))  # (H, W, 3) uint8
+        return self._encoded(_opened(image, self._resized))
+
+    def inputs(self, image: RawImage) -> tuple[dict[str, NDArray[np.float32]], tuple[int, int]]:
+        """What a program takes of one image, and the image's own width and height, upright.
+
+        Returns:
+            `pixels` as a call gives them, and of padded images `rows` (1, H) and `columns` (1, W) float32, 1 where the
+            image is; and a pair of pixels.
+
+        Raises:
+            InputError: as a call.
+        """
+        source = _opened(image, self._resized)
+        size = source.stated_size
+        inputs = {IMAGE_INPUT: self._encoded(source)}
+        if self._spec.crop == PAD:
+            width, height = self._resized(size)
+            inputs[ROWS] = (np.arange(self._spec.height) < height)[None].astype(np.float32)
+            inputs[COLUMNS] = (np.arange(self._spec.width) < width)[None].astype(np.float32)
+        return inputs, size
+
+    def _encoded(self, source: UprightImage) -> NDArray[np.float32]:
+        pixels = np.asarray(self._resized_and_cropped(source))  # (H, W, 3) uint8
         out = np.empty((1, 3, self._spec.height, self._spec.width), dtype=np.float32)
         for channel in range(3):
             np.take(self._table[channel], pixels[:, :, channel], out=out[0, channel])
@@ -74,17 +96,38 @@ class ImageEncoder:
         width, height = size
         if self._spec.crop == "squash":
             return side, side
+        if self._spec.crop == PAD:
+            return self._fitted(width, height)
         resized = (side, int(side * height / width)) if width <= height else (int(side * width / height), side)
         check_pixels(*resized, f"an image of {width} x {height} pixels, resized for this model,")
         return resized
 
+    def _fitted(self, width: int, height: int) -> tuple[int, int]:
+        """What transformers' processors of detectors make of a width and a height: neither side above its limit."""
+        spec = self._spec
+        assert spec.resize_long_side is not None
+        short: float = spec.resize_short_side
+        least, most = min(width, height), max(width, height)
+        if most / least * short > spec.resize_long_side:
+            short = spec.resize_long_side * least / most
+        long_side, short_side = int(short * most / least), round(short)
+        if least == short_side:
+            long_side = most
+        sides = [each - each % spec.multiple_of for each in (short_side, long_side)]
+        if min(sides) < 1:
+            raise InputError(f"an image of {width} x {height} pixels is too narrow for this model: crop it first")
+        return (sides[0], sides[1]) if width <= height else (sides[1], sides[0])
+
     def _before(self, cropped: int) -> int:
         """Of the pixels that are cropped, those at the left or the top."""
+        if self._spec.crop == PAD:
+            return 0
         # Python's rounding of halves to the even number is part of torchvision's CenterCrop.
         return cropped // 2 if self._spec.crop == "center-floor" else round(cropped / 2)
 
     def _resized_and_cropped(self, source: UprightImage) -> Image.Image:
-        """Rows first, then columns; of a large image in bands, so that never all of it is there as RGB.
+        """Rows first, then columns; of a large image in bands, so that never all of it is there as RGB. What is cropped
+        from outside of the image is black.
 
         Pillow's own resize, which newer versions begin with the columns of very tall images, can differ by a rounding.
         """

@@ -6,20 +6,27 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
-from typing import Generic, Literal
+from typing import Any, Generic, Literal
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import from_json
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 
+from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import EdgeFormerError, EngineError, InputError
 from edgeformer_runtime.pipelines.base import Raw
 from edgeformer_runtime.pipelines.results import Result
+from edgeformer_runtime.preprocess.text import RawText
 from edgeformer_runtime.serve.options import ServeOptions
 
+MAX_TOKEN_IDS = 1 << 16
+"""In one input: far more than any bundle has positions."""
+MAX_JSON_VALUES = 1 << 18
+"""In one document: objects in Python take up to a hundred times the bytes of their JSON, and seconds to be made."""
 CLIENT_GONE = 499
 """Nobody reads it but the metrics: nginx's status for a client that closed the connection before the answer."""
 
@@ -146,6 +153,118 @@ def read_file(body: bytes, content_type: str, kind: str) -> Inputs[bytes]:
 def media_type(content_type: str) -> str:
     """A content type in small letters and without its parameters."""
     return content_type.partition(";")[0].strip().lower()
+
+
+# Texts, as JSON.
+
+
+class Strict(BaseModel):
+    """A document whose every key is known, and whose values are not converted."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class TextInput(Strict):
+    """One text, a text and its pair, or token ids in their place."""
+
+    text: str | None = None
+    pair: str | None = None
+    token_ids: list[int] | None = Field(None, max_length=MAX_TOKEN_IDS, fail_fast=True)
+
+    @model_validator(mode="after")
+    def _one_of(self) -> TextInput:
+        if (self.text is None) == (self.token_ids is None) or (self.pair is not None and self.text is None):
+            raise ValueError('expected {"text"}, {"text", "pair"} or {"token_ids"}')
+        return self
+
+    def raw(self) -> RawText:
+        """What a text pipeline takes."""
+        if self.token_ids is not None:
+            return self.token_ids
+        return (self.text or "", self.pair) if self.pair is not None else (self.text or "")
+
+
+class TextInputs(Strict):
+    """Several texts, answered in this order by one answer."""
+
+    inputs: list[TextInput] = Field(min_length=1, fail_fast=True)
+
+
+def read_texts(body: bytes, content_type: str, max_inputs: int) -> Inputs[RawText]:
+    """Texts from JSON.
+
+    Raises:
+        Refusal: 400 no JSON, 413 too many inputs, 415 another content type, 422 another document than expected.
+    """
+    if media_type(content_type) != JSON_TYPE:
+        raise Refusal(415, f"expected Content-Type: {JSON_TYPE}, found {content_type or 'none'}")
+    if _has_many_values(body):
+        raise Refusal(413, f"expected at most {MAX_JSON_VALUES} values in JSON, found more")
+    try:
+        document: Any = from_json(body)
+    except ValueError as error:
+        raise Refusal(400, f"expected JSON: {error}") from None
+    several = isinstance(document, dict) and "inputs" in document
+    _check_keys(document, TextInputs if several else TextInput)
+    found = document["inputs"] if several else []
+    if isinstance(found, list) and len(found) > max_inputs:  # before each of them is looked at
+        raise Refusal(413, f"expected at most {max_inputs} inputs at once, found {len(found)}")
+    for item in found if isinstance(found, list) else ():
+        _check_keys(item, TextInput)
+    try:
+        texts = TextInputs.model_validate(document).inputs if several else [TextInput.model_validate(document)]
+    except ValidationError as error:
+        raise Refusal(422, first_problem(error)) from None
+
+    def single_body(index: int) -> bytes:
+        return texts[index].model_dump_json(exclude_none=True).encode()
+
+    return Inputs(tuple(text.raw() for text in texts), several, single_body, JSON_TYPE)
+
+
+def _has_many_values(document: bytes) -> bool:
+    """Whether a document has more values than are taken, found without making them."""
+    if _count_values(document) < MAX_JSON_VALUES:
+        return False
+    plain = document.replace(rb"\\", b"").replace(rb"\"", b"")
+    if plain.count(b'"') > 4 * MAX_JSON_VALUES:
+        return True
+    outside = b"".join(plain.split(b'"')[::2])  # texts may have any number of commas
+    return _count_values(outside) >= MAX_JSON_VALUES
+
+
+def _count_values(document: bytes) -> int:
+    return document.count(b",") + document.count(b"[") + document.count(b"{")
+
+
+def _check_keys(document: Any, kind: type[Strict]) -> None:
+    """Refuse the first unknown key: the model would list all of them.
+
+    Raises:
+        Refusal: 422, there is one.
+    """
+    unknown = (
+        next((key for key in document if key not in kind.model_fields), None) if isinstance(document, dict) else None
+    )
+    if unknown is not None:
+        raise Refusal(422, f"{shorten(unknown)[1:-1]}: expected none but {', '.join(kind.model_fields)}")
+
+
+TEXT_BODY = {
+    JSON_TYPE: {
+        "schema": {
+            "anyOf": [
+                TextInput.model_json_schema(),
+                {
+                    "type": "object",
+                    "required": ["inputs"],
+                    "additionalProperties": False,
+                    "properties": {"inputs": {"type": "array", "minItems": 1, "items": TextInput.model_json_schema()}},
+                },
+            ]
+        }
+    }
+}
 
 
 # The service's answers as documents: what the pipeline found, how sure it is, and who says so.

@@ -4,30 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import FastAPI, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import from_json
+from pydantic import BaseModel, ConfigDict, Field
 
 from edgeformer_runtime.bundle.manifest import Manifest
 from edgeformer_runtime.bundle.specs import Classification
-from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.pipelines.results import ClassificationResult, EmbeddingResult, FillResult, ScoreResult
 from edgeformer_runtime.pipelines.tokens import EntityResult, SpanResult
-from edgeformer_runtime.preprocess.text import RawText
 from edgeformer_runtime.serve.app import documents, file_body, respond
 from edgeformer_runtime.serve.fallback import Foreign, ForeignAnswerError, Probability, ReadFallback
-from edgeformer_runtime.serve.inputs import (
-    JSON_TYPE,
-    Answer,
-    Inputs,
-    Refusal,
-    cost_of,
-    first_problem,
-    media_type,
-    read_file,
-)
+from edgeformer_runtime.serve.inputs import TEXT_BODY, Answer, cost_of, read_file, read_texts
 from edgeformer_runtime.serve.metrics import ANSWER_PATH
 from edgeformer_runtime.serve.service import RequestPlan, Service, answer_at_once
 from edgeformer_runtime.tasks.programs import DEFAULT_TEMPLATE, MAX_ZERO_SHOT_LABELS, ZeroShotOptions
@@ -40,48 +28,16 @@ from edgeformer_runtime.tasks.tokens import (
     FillOptions,
     SpanOptions,
 )
+from edgeformer_runtime.tasks.vision import DetectionOptions
 
-MAX_TOKEN_IDS = 1 << 16
-"""In one input: far more than any bundle has positions."""
-MAX_JSON_VALUES = 1 << 18
-"""In one document: objects in Python take up to a hundred times the bytes of their JSON, and seconds to be made."""
+if TYPE_CHECKING:
+    from edgeformer_runtime.pipelines.vision import DetectionResult, SegmentationResult
+
 SUM_TOLERANCE = 1e-3
 """How far a softmax's scores may be from a sum of one: they may have been rounded."""
 
 
-# Texts, as JSON.
-
-
-class Strict(BaseModel):
-    """A document whose every key is known, and whose values are not converted."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class TextInput(Strict):
-    """One text, a text and its pair, or token ids in their place."""
-
-    text: str | None = None
-    pair: str | None = None
-    token_ids: list[int] | None = Field(None, max_length=MAX_TOKEN_IDS, fail_fast=True)
-
-    @model_validator(mode="after")
-    def _one_of(self) -> TextInput:
-        if (self.text is None) == (self.token_ids is None) or (self.pair is not None and self.text is None):
-            raise ValueError('expected {"text"}, {"text", "pair"} or {"token_ids"}')
-        return self
-
-    def raw(self) -> RawText:
-        """What a text pipeline takes."""
-        if self.token_ids is not None:
-            return self.token_ids
-        return (self.text or "", self.pair) if self.pair is not None else (self.text or "")
-
-
-class TextInputs(Strict):
-    """Several texts, answered in this order by one answer."""
-
-    inputs: list[TextInput] = Field(min_length=1, fail_fast=True)
+# Options in addresses.
 
 
 class ClassifyQuery(BaseModel):
@@ -140,70 +96,27 @@ class FillQuery(BaseModel):
     )
 
 
+class DetectQuery(BaseModel):
+    """Options in the address of objects."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    top: int | None = Field(None, ge=1, description="How many objects to give, best first; default: all.")
+    threshold: float | None = Field(
+        None, ge=0, le=1, description="What an object's score is above; default: as the bundle says."
+    )
+
+
+class SegmentQuery(BaseModel):
+    """Options in the address of segments."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    top: int | None = Field(None, ge=1, description="How many segments to give, the largest; default: all.")
+
+
 class EmbedQuery(BaseModel):
     """An embedding and a score take no options."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-def read_texts(body: bytes, content_type: str, max_inputs: int) -> Inputs[RawText]:
-    """Texts from JSON.
-
-    Raises:
-        Refusal: 400 no JSON, 413 too many inputs, 415 another content type, 422 another document than expected.
-    """
-    if media_type(content_type) != JSON_TYPE:
-        raise Refusal(415, f"expected Content-Type: {JSON_TYPE}, found {content_type or 'none'}")
-    if _has_many_values(body):
-        raise Refusal(413, f"expected at most {MAX_JSON_VALUES} values in JSON, found more")
-    try:
-        document: Any = from_json(body)
-    except ValueError as error:
-        raise Refusal(400, f"expected JSON: {error}") from None
-    several = isinstance(document, dict) and "inputs" in document
-    _check_keys(document, TextInputs if several else TextInput)
-    found = document["inputs"] if several else []
-    if isinstance(found, list) and len(found) > max_inputs:  # before each of them is looked at
-        raise Refusal(413, f"expected at most {max_inputs} inputs at once, found {len(found)}")
-    for item in found if isinstance(found, list) else ():
-        _check_keys(item, TextInput)
-    try:
-        texts = TextInputs.model_validate(document).inputs if several else [TextInput.model_validate(document)]
-    except ValidationError as error:
-        raise Refusal(422, first_problem(error)) from None
-
-    def single_body(index: int) -> bytes:
-        return texts[index].model_dump_json(exclude_none=True).encode()
-
-    return Inputs(tuple(text.raw() for text in texts), several, single_body, JSON_TYPE)
-
-
-def _has_many_values(document: bytes) -> bool:
-    """Whether a document has more values than are taken, found without making them."""
-    if _count_values(document) < MAX_JSON_VALUES:
-        return False
-    plain = document.replace(rb"\\", b"").replace(rb"\"", b"")
-    if plain.count(b'"') > 4 * MAX_JSON_VALUES:
-        return True
-    outside = b"".join(plain.split(b'"')[::2])  # texts may have any number of commas
-    return _count_values(outside) >= MAX_JSON_VALUES
-
-
-def _count_values(document: bytes) -> int:
-    return document.count(b",") + document.count(b"[") + document.count(b"{")
-
-
-def _check_keys(document: Any, kind: type[Strict]) -> None:
-    """Refuse the first unknown key: the model would list all of them.
-
-    Raises:
-        Refusal: 422, there is one.
-    """
-    unknown = (
-        next((key for key in document if key not in kind.model_fields), None) if isinstance(document, dict) else None
-    )
-    if unknown is not None:
-        raise Refusal(422, f"{shorten(unknown)[1:-1]}: expected none but {', '.join(kind.model_fields)}")
 
 
 # Answers.
@@ -274,6 +187,41 @@ class FillAnswer(Answer):
     truncated: bool = False
 
 
+class FoundObject(BaseModel):
+    """An object; `box` is left, top, right and bottom in pixels of the image that was given."""
+
+    label: str
+    score: float
+    box: list[float]
+
+
+class DetectionAnswer(Answer):
+    """Objects, best first."""
+
+    objects: list[FoundObject]
+
+
+class RunLengths(BaseModel):
+    """Pixels of a label as COCO has them: rows and columns of the image, and runs down its columns, others first."""
+
+    size: list[int]
+    counts: list[int]
+
+
+class FoundSegment(BaseModel):
+    """A label's pixels, and their share of the image's."""
+
+    label: str
+    share: float
+    mask: RunLengths
+
+
+class SegmentationAnswer(Answer):
+    """What is where in an image, in the order of the labels."""
+
+    segments: list[FoundSegment]
+
+
 class Answers(BaseModel):
     """The answers of a request with several inputs, in their order."""
 
@@ -320,23 +268,6 @@ def _read_scores(document: bytes, device: ClassificationAnswer, manifest: Manife
 
 
 # The addresses.
-
-
-TEXT_BODY = {
-    JSON_TYPE: {
-        "schema": {
-            "anyOf": [
-                TextInput.model_json_schema(),
-                {
-                    "type": "object",
-                    "required": ["inputs"],
-                    "additionalProperties": False,
-                    "properties": {"inputs": {"type": "array", "minItems": 1, "items": TextInput.model_json_schema()}},
-                },
-            ]
-        }
-    }
-}
 
 
 def add_text_classification(app: FastAPI, service: Service) -> None:
@@ -443,3 +374,32 @@ def add_image_embedding(app: FastAPI, service: Service) -> None:
     async def answer(request: Request, query: Annotated[EmbedQuery, Query()]) -> Response:  # noqa: ARG001
         read = partial(read_file, kind="image")
         return await respond(service, request, RequestPlan(read, answer_at_once, _embedding))
+
+
+def add_object_detection(app: FastAPI, service: Service) -> None:
+    """Let an application find objects in images."""
+
+    @app.post(ANSWER_PATH, summary="Find objects in an image", **documents(DetectionAnswer, file_body("image")))
+    async def answer(request: Request, query: Annotated[DetectQuery, Query()]) -> Response:
+        read = partial(read_file, kind="image")
+        work = partial(answer_at_once, options=DetectionOptions(query.threshold))
+
+        def to_answer(result: DetectionResult) -> DetectionAnswer:
+            shown = result if query.top is None else result.top(query.top)
+            return DetectionAnswer(statistics=cost_of(result), **shown.to_json())
+
+        return await respond(service, request, RequestPlan(read, work, to_answer))
+
+
+def add_image_segmentation(app: FastAPI, service: Service) -> None:
+    """Let an application give each pixel of an image a label."""
+
+    @app.post(ANSWER_PATH, summary="Segment an image", **documents(SegmentationAnswer, file_body("image")))
+    async def answer(request: Request, query: Annotated[SegmentQuery, Query()]) -> Response:
+        read = partial(read_file, kind="image")
+
+        def to_answer(result: SegmentationResult) -> SegmentationAnswer:
+            shown = result if query.top is None else result.top(query.top)
+            return SegmentationAnswer(statistics=cost_of(result), **shown.to_json())
+
+        return await respond(service, request, RequestPlan(read, answer_at_once, to_answer))

@@ -29,9 +29,8 @@ from edgeformer_runtime.pipelines.transcript import Transcript
 from edgeformer_runtime.serve.app import documents, file_body, respond
 from edgeformer_runtime.serve.connections import WRITE_S
 from edgeformer_runtime.serve.fallback import Foreign, ForeignAnswerError, Probability
-from edgeformer_runtime.serve.inputs import Answer, Inputs, Refusal, cost_of, read_file
+from edgeformer_runtime.serve.inputs import TEXT_BODY, Answer, Inputs, Refusal, cost_of, read_file, read_texts
 from edgeformer_runtime.serve.metrics import ANSWER_PATH
-from edgeformer_runtime.serve.routes import TEXT_BODY, read_texts
 from edgeformer_runtime.serve.service import RequestPlan, Service
 from edgeformer_runtime.serve.workers import Workers
 

@@ -14,17 +14,15 @@ from edgeformer_runtime.bundle.specs import (
     MAX_TOKENIZER_BYTES,
     Classification,
     Embedding,
-    ImagePreprocessing,
     ProgramSpec,
     Score,
     TensorSpec,
     TextPreprocessing,
-    to_input,
-    to_levels,
 )
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import BundleError, InputError
 from edgeformer_runtime.tasks.task import MAX_NUMBER, AnswerKind, InputKind, NamedFile, Task
+from edgeformer_runtime.tasks.vision import IMAGE
 
 if TYPE_CHECKING:
     from edgeformer_runtime.pipelines.results import ClassificationResult, EmbeddingResult
@@ -35,12 +33,7 @@ TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids", MASK_POSITION)
 PACKED_PROGRAM = "packed"
 PACKED_TEXTS = ("1", "N", "S")
 """The axes of its input that says which positions are whose."""
-IMAGE_PROGRAM = "image"
-IMAGE_INPUT = "pixels"
 SHOWN_COMPONENTS = 4
-
-PIXEL_TOLERANCE_LEVELS = 2.01
-"""Of 256: implementations of one filter may round differently in each of its two passes; the rest is float32's."""
 
 
 # Texts.
@@ -139,50 +132,6 @@ TEXT = InputKind(
     is_batch=is_batch_of_texts,
     frame="edgeformer_runtime.isolation.messages:text_frame",
     several=True,
-)
-
-
-# Images.
-
-
-def _check_image(manifest: Manifest) -> None:
-    """There is one program, and its input is what the preprocessing gives."""
-    spec, programs = manifest.preprocessing, manifest.programs
-    assert isinstance(spec, ImagePreprocessing)
-    expected = TensorSpec(IMAGE_INPUT, "float32", (1, 3, spec.height, spec.width))
-    if [program.name for program in programs] != [IMAGE_PROGRAM] or programs[0].inputs != (expected,):
-        raise BundleError(
-            f"{MANIFEST_NAME}: programs: images have one program {IMAGE_PROGRAM!r} with one input {IMAGE_INPUT!r}, "
-            f"float32 of shape {expected.shape}"
-        )
-
-
-def _pixel_tolerance(spec: ImagePreprocessing) -> float:
-    return PIXEL_TOLERANCE_LEVELS / (255 * min(spec.std))
-
-
-def _describe_image(spec: ImagePreprocessing) -> str:
-    side = f"{'both sides' if spec.crop == 'squash' else 'short side'} to {spec.resize_short_side}"
-    return f"image, {spec.interpolation}, {side}, center crop to {spec.width}x{spec.height} {spec.channels}"
-
-
-IMAGE = InputKind(
-    kind="image",
-    record=ImagePreprocessing,
-    check=_check_image,
-    stored_forms=(("image",),),
-    stored_file="image",
-    stored_dtype="uint8",
-    to_stored=lambda spec, pixels: to_levels(pixels.astype(np.float32), spec),
-    from_stored=lambda spec, levels: to_input(levels.astype(np.uint8), spec),
-    tolerance=_pixel_tolerance,
-    describe=_describe_image,
-    run="edgeformer_runtime.cli.run:run_files",
-    takes="images: expected their paths",
-    asks_for="paths of images",
-    options=("--top",),
-    frame="edgeformer_runtime.isolation.messages:file_frame",
-    extra="images",
 )
 
 

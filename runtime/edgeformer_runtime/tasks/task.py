@@ -241,6 +241,8 @@ TASKS: Registry[Task] = Registry(
         "token-classification": "edgeformer_runtime.tasks.tokens:TOKEN_CLASSIFICATION",
         "image-classification": "edgeformer_runtime.tasks.programs:IMAGE_CLASSIFICATION",
         "image-embedding": "edgeformer_runtime.tasks.programs:IMAGE_EMBEDDING",
+        "object-detection": "edgeformer_runtime.tasks.vision:OBJECT_DETECTION",
+        "image-segmentation": "edgeformer_runtime.tasks.vision:IMAGE_SEGMENTATION",
         "speech-recognition": "edgeformer_runtime.tasks.speech:SPEECH_RECOGNITION",
         "audio-classification": "edgeformer_runtime.tasks.speech:AUDIO_CLASSIFICATION",
         "text-generation": "edgeformer_runtime.tasks.generation:TEXT_GENERATION",

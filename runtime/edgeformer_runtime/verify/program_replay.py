@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,7 +28,11 @@ from edgeformer_runtime.pipelines.results import (
 )
 from edgeformer_runtime.pipelines.tokens import label_probabilities, span_probabilities, token_logits
 from edgeformer_runtime.tasks.task import TASKS
+from edgeformer_runtime.tasks.vision import BOX, LOGITS, ObjectDetection
 from edgeformer_runtime.verify.verify import Comparison, compare, compare_scaled, scales, worst_of
+
+if TYPE_CHECKING:
+    from edgeformer_runtime.pipelines.vision import DetectionResult, SegmentationResult
 
 RECORDED_TOLERANCE = 1e-4
 """Between recorded scores and those of the recorded logits: the rounding of float32 in another implementation."""
@@ -174,6 +178,68 @@ def _scores(answer: Mapping[str, Any], labels: Sequence[str]) -> Tensor:
     """An answer's scores (N,) in the order of `labels`."""
     scores = dict(zip(answer["labels"], answer["scores"], strict=True))
     return np.array([scores[label] for label in labels], dtype=np.float64)
+
+
+class ObjectReplay(ProgramReplay):
+    """Compares objects by the probabilities of every label at every place that the model looks at."""
+
+    def compare_answer(self, case: Case, result: DetectionResult, tolerance: float) -> Comparison:
+        """The recorded outputs give the recorded objects; the engine's, close to the recorded probabilities.
+
+        Which objects are above the threshold, and which label is the best, may hang on the last digit.
+        """
+        from edgeformer_runtime.pipelines.vision import RECORDED, detect, object_scores  # needs Pillow
+
+        pipeline = self.pipeline
+        head = pipeline.bundle.manifest.postprocessing
+        assert isinstance(head, ObjectDetection)
+        prepared = pipeline.prepare(pipeline.raw_from_json(case.raw))
+        assert prepared.size is not None
+        answer = replace(result, objects=tuple(detect(case.outputs, head, prepared.size, RECORDED.threshold or 0.0)))
+        found, expected = (_columns(each["objects"]) for each in (answer.to_json(), case.expected))
+        if found[0] != expected[0]:
+            return Comparison(
+                None, None, RECORDED_TOLERANCE, ok=False, reason="the recorded outputs give objects of other labels"
+            )
+        for column, scale, what in ((1, 1, "scores"), (2, max(prepared.size), "boxes")):
+            same = compare(found[column], expected[column], RECORDED_TOLERANCE * scale)
+            if not same.ok:
+                return replace(same, reason=f"the recorded outputs give other {what}")
+        outputs = pipeline.engine.run(prepared.program, prepared.inputs)
+        scores = [object_scores(each[LOGITS][0].astype(np.float64), head) for each in (outputs, case.outputs)]
+        return compare(scores[0], scores[1], tolerance)
+
+
+class SegmentReplay(ProgramReplay):
+    """Compares the labels of pixels by the probabilities of every label at every place of the model's grid."""
+
+    def compare_answer(self, case: Case, result: SegmentationResult, tolerance: float) -> Comparison:
+        """The recorded outputs give the recorded shares of labels; the engine's, close to the recorded probabilities.
+
+        Which label is the best at a pixel may hang on the last digit.
+        """
+        pipeline = self.pipeline
+        prepared = pipeline.prepare(pipeline.raw_from_json(case.raw))
+        answer = pipeline.answer(case.outputs, prepared).expected_json()["segments"]
+        found, expected = (
+            {each["label"]: each["share"] for each in some} for some in (answer, case.expected["segments"])
+        )
+        shares = [np.array([each.get(label, 0.0) for label in result.labels]) for each in (found, expected)]
+        same = compare(shares[0], shares[1], RECORDED_TOLERANCE)
+        if not same.ok:
+            return replace(same, reason="the recorded outputs give other shares of the image to labels")
+        outputs = pipeline.engine.run(prepared.program, prepared.inputs)
+        grids = [finite_row(each).astype(np.float64) for each in (outputs, case.outputs)]
+        exponents = [np.exp(each - each.max(axis=0)) for each in grids]
+        probabilities = [each / each.sum(axis=0) for each in exponents]
+        return compare(probabilities[0], probabilities[1], tolerance)
+
+
+def _columns(objects: Sequence[Mapping[str, Any]]) -> tuple[Any, Tensor, Tensor]:
+    """Labels, scores (N,) and boxes (N, 4), by label: objects of equal scores come in any order."""
+    ordered = sorted(objects, key=lambda each: (each["label"], each["score"], *each["box"]))
+    boxes = np.array([each["box"] for each in ordered], np.float64).reshape(-1, BOX)
+    return [each["label"] for each in ordered], np.array([each["score"] for each in ordered], np.float64), boxes
 
 
 class PlaceReplay(ProgramReplay):

@@ -17,9 +17,9 @@ from edgeformer.tasks import image, text
 from edgeformer.tasks.task import TaskSpec
 from edgeformer.tasks.text import MAX_CALIBRATION_SAMPLES
 from edgeformer_runtime.bundle.manifest import Classification, TensorSpec, TextPreprocessing
-from edgeformer_runtime.bundle.specs import ImagePreprocessing
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.preprocess.image import ImageEncoder
+from edgeformer_runtime.tasks.vision import ImagePreprocessing
 
 SPEC = ImagePreprocessing(
     height=8,

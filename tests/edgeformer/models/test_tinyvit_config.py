@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from edgeformer.models.tinyvit_config import VARIANTS, parse_config, parse_labels
-from edgeformer_runtime.bundle.specs import ImagePreprocessing
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.tasks.vision import ImagePreprocessing
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

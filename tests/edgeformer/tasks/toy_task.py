@@ -29,9 +29,8 @@ from edgeformer_runtime.pipelines.program import Prepared
 from edgeformer_runtime.pipelines.results import Statistics, header_of
 from edgeformer_runtime.pipelines.text import TextPipeline
 from edgeformer_runtime.serve.app import documents, respond
-from edgeformer_runtime.serve.inputs import Answer, cost_of
+from edgeformer_runtime.serve.inputs import TEXT_BODY, Answer, cost_of, read_texts
 from edgeformer_runtime.serve.metrics import ANSWER_PATH
-from edgeformer_runtime.serve.routes import TEXT_BODY, read_texts
 from edgeformer_runtime.serve.service import RequestPlan, Service, answer_at_once
 from edgeformer_runtime.tasks.programs import TEXT, check_nothing_expected, check_only_output
 from edgeformer_runtime.tasks.task import AnswerKind, Task

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgeformer_runtime.bundle.specs import ImagePreprocessing, to_input, to_levels
+from edgeformer_runtime.tasks.vision import ImagePreprocessing, to_input, to_levels
 
 SPEC = ImagePreprocessing(
     height=16,

@@ -14,7 +14,7 @@ import pytest
 
 import edgeformer_runtime
 from edgeformer_runtime.bundle import bundle as bundles
-from edgeformer_runtime.bundle import remembered
+from edgeformer_runtime.bundle import folder as remembered
 from edgeformer_runtime.bundle.bundle import Bundle, pack
 from edgeformer_runtime.errors import BundleError
 

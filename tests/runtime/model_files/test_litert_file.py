@@ -18,6 +18,7 @@ from edgeformer_runtime.model_files.litert_file import check_litert
 from edgeformer_runtime.model_files.refusal import Broken
 
 X = Part((4, 4))
+PHOTO = Part((1, 2, 2, 1), "FLOAT32", np.ones((1, 2, 2, 1)))
 BIG = 1 << 30
 
 
@@ -39,6 +40,8 @@ SOUND: list[tuple[Any, ...]] = [
     ("TRANSPOSE", [X, ints(1, 0)], [Part((4, 4))], ("TransposeOptions", {})),
     ("MEAN", [X, ints(1)], [Part((4, 1))], ("ReducerOptions", {"keepDims": True})),
     ("TILE", [X, ints(2, 1)], [Part((8, 4))], ("TileOptions", {})),
+    ("RESIZE_BILINEAR", [PHOTO, ints(6, 3)], [Part((1, 6, 3, 1))], ("ResizeBilinearOptions", {})),
+    ("RESIZE_NEAREST_NEIGHBOR", [PHOTO, ints(1, 9)], [Part((1, 1, 9, 1))], ("ResizeNearestNeighborOptions", {})),
     ("STRIDED_SLICE", [X, ints(1, 0), ints(0, 3), ints(1, 2)], [Part((3, 2))],
      ("StridedSliceOptions", {"endMask": 1})),
     ("UNPACK", [X], [Part((4,))] * 4, ("UnpackOptions", {"num": 4, "axis": 1})),
@@ -69,6 +72,11 @@ HARMFUL: list[tuple[Any, ...]] = [
     ("FILL", [ints(-1), Part((), "FLOAT32", 1.0)], [Part((4,))], None, "it is to become"),
     ("BROADCAST_TO", [X, ints(1 << 20, 4, 4)], [Part((4, 4))], None, "where the file declares"),
     ("TILE", [X, ints(BIG, 1)], [Part((4, 4))], None, "where the file declares"),
+    ("RESIZE_BILINEAR", [PHOTO, ints(BIG, 1)], [Part((1, 2, 2, 1))], None, "where the file declares"),
+    ("RESIZE_BILINEAR", [PHOTO, ints(BIG, 1)], [Part((1, BIG, 1, 1))], None, "at most 2"),
+    ("RESIZE_BILINEAR", [PHOTO, ints(0, 1)], [Part((1, 0, 1, 1))], None, "cannot be resized"),
+    ("RESIZE_BILINEAR", [X, ints(2, 2)], [Part((2, 2))], None, "cannot be resized"),
+    ("RESIZE_NEAREST_NEIGHBOR", [PHOTO, X], [Part((1, 2, 2, 1))], None, "no small constant"),
     ("PAD", [X, Part((2, 2), "INT32", [[0, BIG], [0, 0]])], [Part((4, 4))], None, "where the file declares"),
     ("PAD", [X, Part((2, 2), "INT32", [[-4, 0], [0, 0]])], [Part((0, 4))], None, "cannot be padded"),
     ("GATHER", [X, ints(4)], [Part((1, 4))], None, "it gathers number 4 of 4"),

@@ -233,6 +233,7 @@ ONE = np.ones(4, np.float32)
         ("Reshape", {"a": ONE, "b": np.array([9], INT)}, {}, "cannot become"),
         ("Reshape", {"a": ONE, "b": np.array([0, 0, 0], INT)}, {}, "cannot become"),
         ("Transpose", {"a": ONE}, {"perm": [1]}, "is no order of 1 axes"),
+        ("Resize", {"a": ONE, "b": ONE, "c": ONE, "d": np.array([9], INT)}, {}, "it has a region, scales or a policy"),
         ("RandomNormal", {}, {"shape": [BIG]}, "none that a reader knows"),
         ("StringConcat", {}, {}, "none that a reader knows"),
         ("If", {}, {}, "none that a reader knows"),

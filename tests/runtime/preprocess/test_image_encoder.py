@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgeformer_runtime.bundle.specs import ImagePreprocessing
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.preprocess.image import ImageEncoder, to_rgb
+from edgeformer_runtime.tasks.vision import ImagePreprocessing
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 IMAGENET = ImagePreprocessing(224, 224, 235, "bicubic", "center", MEAN, STD)  # floor(224 / 0.95) = 235

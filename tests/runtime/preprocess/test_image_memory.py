@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from edgeformer_runtime.bundle.specs import ImagePreprocessing
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.preprocess import image, image_file
 from edgeformer_runtime.preprocess.image import ImageEncoder, to_rgb
+from edgeformer_runtime.tasks.vision import ImagePreprocessing
 
 SPECS = (
     ImagePreprocessing(24, 24, 31, "bicubic", "center", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
@@ -24,7 +24,7 @@ SPECS = (
 MEASURED = """
 import resource, sys
 from edgeformer_runtime.preprocess.image import ImageEncoder
-from edgeformer_runtime.bundle.specs import ImagePreprocessing
+from edgeformer_runtime.tasks.vision import ImagePreprocessing
 encoder = ImageEncoder(ImagePreprocessing(224, 224, 235, "bicubic", "center", (0.5,) * 3, (0.5,) * 3))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 encoder(sys.argv[1])

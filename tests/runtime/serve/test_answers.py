@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from served import Connect, open_noise
 from tiny_bundle import TinyEngine
+from tiny_image_bundle import TinyPlacesEngine, make_places
 from tiny_speech_bundle import RATE
 
 from edgeformer_runtime import load
@@ -88,6 +89,22 @@ def test_recording(connect: Connect, tiny_speech: Path) -> None:
     assert answer["truncated"] is True and answer["confidence"] == expected.score
     assert client.get("/v1/bundle").json()["input"] == "recording"
     assert client.post("/v1/answer", content=audio, headers={"Content-Type": "image/png"}).status_code == 415
+
+
+def test_places_in_an_image(connect: Connect, tmp_path: Path) -> None:
+    for task, asked, key in (
+        ("object-detection", "?threshold=0&top=1", "objects"),
+        ("image-segmentation", "?top=1", "segments"),
+    ):
+        folder = make_places(tmp_path / task, task)
+        photo = (folder / "vectors" / "ramp.png").read_bytes()
+        pipeline = load(folder, engine=TinyPlacesEngine())
+        expected = pipeline(photo, **({"threshold": 0} if key == "objects" else {})).top(1).to_json()
+        client = connect([pipeline])
+        answer = client.post(f"/v1/answer{asked}", content=photo, headers={"Content-Type": "image/png"}).json()
+        assert answer[key] == expected[key] and len(answer[key]) == 1
+        refused = client.post("/v1/answer?top=0", content=photo, headers={"Content-Type": "image/png"})
+        assert refused.status_code == 422
 
 
 def test_audio(connect: Connect, tiny_speech: Path) -> None:

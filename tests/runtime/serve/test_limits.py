@@ -18,8 +18,8 @@ from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.errors import EngineError, InputError
 from edgeformer_runtime.pipelines import open_pipeline
+from edgeformer_runtime.serve.inputs import read_texts
 from edgeformer_runtime.serve.options import FallbackOptions, ServeOptions
-from edgeformer_runtime.serve.routes import read_texts
 
 STREAM = "ws://127.0.0.1/v1/stream"
 JSON = {"Content-Type": "application/json"}

@@ -10,11 +10,12 @@ private struct XnnpackNode {
     static let fullyConnected = 2
     static let transpose = 5
     static let conv = 7
+    static let resize = 9
     static let pad = 10
     static let depthwiseConv = 13
     static let reshape = 20
 
-    /// XNodeUnion, by number. What is not here has no rule: resizing, pooling with indices, attention.
+    /// XNodeUnion, by number. What is not here has no rule: pooling with indices, attention.
     static func of(_ kind: Int) -> XnnpackNode? {
         switch kind {
         case 3, 4, 6, 17...19, 22...24, 27, 28, 30, 40...47: XnnpackNode(inputs: [0], output: 1)
@@ -23,6 +24,7 @@ private struct XnnpackNode {
         case 11, 14: XnnpackNode(inputs: [10], output: 11)
         case fullyConnected: XnnpackNode(inputs: [0, 1], output: 3, optional: 2)
         case transpose, reshape: XnnpackNode(inputs: [2], output: 3, lists: [1])
+        case resize: XnnpackNode(inputs: [2], output: 3)
         case pad: XnnpackNode(inputs: [3], output: 4, lists: [0, 1])
         case 25, 29: XnnpackNode(inputs: [1], output: 2)
         case 32: XnnpackNode(inputs: [1, 2], output: 5)
@@ -247,7 +249,15 @@ struct XnnpackGraph {
                 throw Broken("a node of XNNPACK reads or writes the value \(number), which its graph has not")
             }
         }
-        guard !node.lists.isEmpty, let source = shapes[try table.uint(node.inputs[0])] else { return }
+        guard let source = shapes[try table.uint(node.inputs[0])] else { return }
+        if kind == XnnpackNode.resize {
+            let (height, width) = (try table.uint(0), try table.uint(1))
+            let isImage = source.count == 4 && (source + [height, width]).allSatisfy { $0 > 0 }
+            guard isImage, shapes[try table.uint(node.output)] == [source[0], height, width, source[3]] else {
+                throw Broken("a node of XNNPACK resizes \(source) to \(height) by \(width), and not to its result")
+            }
+        }
+        guard !node.lists.isEmpty else { return }
         let lists = try node.lists.map { try table.numbers($0, bytes: 4) }
         guard lists.allSatisfy({ $0.count <= Self.maxRank }), try fits(kind, table, source, lists) else {
             throw Broken("a node of XNNPACK of the kind \(kind) does not go with its input of \(source)")

@@ -165,8 +165,8 @@ def test_tiny_en_without_more_word_errors(assets: Path, tmp_path: Path) -> None:
         tmp_path / "out",
         formats=("int8",),
         recipes=(),
-        examples=3,
-        bundles=2,
+        examples=1,
+        bundles=1,
         conversion={"target": "litert", "limit": 6, "audio_seconds": (10.0,)},
     )
     assert made.found.met and made.found.best is not None

@@ -1,6 +1,6 @@
 package org.edgeformer.core
 
-private const val MAX_NAME_LENGTH = 255
+internal const val MAX_NAME_LENGTH = 255
 internal const val MAX_NAME_PARTS = 16
 
 private val PART = Regex("[A-Za-z0-9_@+.-]+")

@@ -73,6 +73,11 @@ internal class Fields(private val values: Map<*, *>, private val path: String) {
     /** The value of a key whose content is nobody's business here. */
     fun skip(key: String): Any? = required(key)
 
+    /** Takes the other keys, too, which are for newer readers. */
+    fun ignoreOthers() {
+        taken.addAll(keys)
+    }
+
     /** Refuses keys that nothing has asked for. */
     fun end() {
         val unknown = values.keys.firstOrNull { it !in taken } ?: return

@@ -63,11 +63,9 @@ internal fun checkSignature(signature: ByteArray?, manifest: ByteArray, keys: Li
     if (signature == null) {
         throw BundleError("a signature is required, and the bundle has none: expected $SIGNATURE_NAME in it")
     }
-    val scalar = signature.copyOfRange(PUBLIC_KEY_BYTES, SIGNATURE_BYTES)
-    val problem = pointProblem(signature.copyOf(PUBLIC_KEY_BYTES))
-        ?: if (isBelow(scalar, ORDER)) null else "an S beyond the group's order"
+    val problem = signatureProblem(signature)
     if (problem != null) throw BundleError("$SIGNATURE_NAME: expected an Ed25519 signature, found $problem")
-    if (keys.none { isSignedBy(it, signature, manifest) }) {
+    if (signerOf(signature, DOMAIN + manifest, keys) == null) {
         val named = if (keys.size == 1) "the required key" else "one of the ${keys.size} required keys"
         throw BundleError(
             "$SIGNATURE_NAME: not a signature of this manifest by $named: the bundle was changed after it was " +
@@ -76,7 +74,17 @@ internal fun checkSignature(signature: ByteArray?, manifest: ByteArray, keys: Li
     }
 }
 
-private fun isSignedBy(key: ByteArray, signature: ByteArray, manifest: ByteArray): Boolean {
+/** The first of some keys whose signature of a message this is; null: it is none's, or of a form that nobody makes. */
+internal fun signerOf(signature: ByteArray, message: ByteArray, keys: List<ByteArray>): ByteArray? =
+    if (signatureProblem(signature) != null) null else keys.firstOrNull { isSignedBy(it, signature, message) }
+
+private fun signatureProblem(signature: ByteArray): String? {
+    val scalar = signature.copyOfRange(PUBLIC_KEY_BYTES, SIGNATURE_BYTES)
+    return pointProblem(signature.copyOf(PUBLIC_KEY_BYTES))
+        ?: if (isBelow(scalar, ORDER)) null else "an S beyond the group's order"
+}
+
+private fun isSignedBy(key: ByteArray, signature: ByteArray, message: ByteArray): Boolean {
     val verifier = try {
         val public = KeyFactory.getInstance(ALGORITHM).generatePublic(X509EncodedKeySpec(KEY_PREFIX + key))
         Signature.getInstance(ALGORITHM).apply { initVerify(public) }
@@ -84,8 +92,7 @@ private fun isSignedBy(key: ByteArray, signature: ByteArray, manifest: ByteArray
         throw InputError("Ed25519 signatures cannot be checked with this key here: ${error.message}", error)
     }
     return try {
-        verifier.update(DOMAIN)
-        verifier.update(manifest)
+        verifier.update(message)
         verifier.verify(signature)
     } catch (error: GeneralSecurityException) {
         false

@@ -83,6 +83,7 @@ internal fun onnxShapes(operator: String, call: OnnxCall): List<Sizes>? = when (
     "QLinearMatMul" -> listOf(product(call.shape(0), call.shape(3)))
     "Range" -> listOf(range(call))
     "Reshape" -> listOf(reshaped(call.shape(0), call.constant(1), call.int("allowzero", 0) == 0L))
+    "Resize" -> listOf(resizedBy(call))
     "Shape" -> listOf(listOf(sizesOf(call).size.toLong()))
     "Slice" -> listOf(cut(call))
     "Split" -> split(call)
@@ -259,6 +260,18 @@ private fun paddedBy(call: OnnxCall): Sizes {
     val pairs = MutableList(shape.size) { 0L to 0L }
     axes.forEachIndexed { place, axis -> pairs[axis] = pads[place] to pads[axes.size + place] }
     return padded(shape, pairs)
+}
+
+/** To sizes; scales would have to be read as floats, and a converter can write either. */
+private fun resizedBy(call: OnnxCall): Sizes {
+    val (shape, sizes) = call.shape(0) to call.constant(3)
+    val policy = if ("keep_aspect_ratio_policy" in call.attributes) call.attributes["keep_aspect_ratio_policy"] else "stretch"
+    if (call.has(1) || call.has(2) || policy != "stretch") refuse("it has a region, scales or a policy: expected sizes")
+    if (call.attributes["coordinate_transformation_mode"] == "tf_crop_and_resize") refuse("it crops")
+    val axes = call.ints("axes", shape.indices.map { it.toLong() }).map { axisOf(it, shape.size) }
+    val isFit = sizes.size == axes.size && axes.indices.all { axes[it] > 1 || sizes[it] == shape[axes[it]].toLong() }
+    if (!isFit) refuse("$shape cannot be resized to ${sizes.take(9)}: expected rows and columns")
+    return resized(shape, axes, sizes)
 }
 
 private fun wanted(sizes: List<Long>): Sizes {

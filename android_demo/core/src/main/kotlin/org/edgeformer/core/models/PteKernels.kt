@@ -49,6 +49,9 @@ private const val TABLE = """
     TiBT 1 aten::argmax.out aten::argmin.out
     TLLLBBiT 1 aten::avg_pool2d.out
     TTT 1 aten::bitwise_and.Tensor_out aten::bitwise_or.Tensor_out aten::bmm.out aten::div.out
+    TTxT 1 aten::div.out_mode
+    TlBfT 1 aten::upsample_bilinear2d.vec_out
+    TlfT 1 aten::upsample_nearest2d.vec_out
     TTT 1 aten::eq.Tensor_out aten::ge.Tensor_out aten::gt.Tensor_out aten::le.Tensor_out
     TTT 1 aten::logical_and.out aten::logical_or.out aten::lt.Tensor_out aten::maximum.out
     TTT 1 aten::minimum.out aten::mm.out aten::mul.out aten::ne.Tensor_out aten::pow.Tensor_Tensor_out

@@ -106,6 +106,13 @@ internal fun padded(shape: Shape, pairs: List<Pair<Long, Long>>): Sizes {
     return shape.mapIndexed { axis, size -> pairs[axis].first + size + pairs[axis].second }
 }
 
+/** Some axes of an image of four at other sizes, none of them empty. */
+internal fun resized(shape: Shape, axes: List<Int>, sizes: List<Long>): Sizes {
+    val isFit = shape.size == 4 && sizes.size == axes.size && shape.all { it > 0 } && sizes.all { it in 1..MAX_SIZE }
+    if (!isFit) refuse("$shape cannot be resized to ${sizes.take(9)}")
+    return shape.mapIndexed { axis, size -> sizes.getOrElse(axes.indexOf(axis)) { size.toLong() } }
+}
+
 /** A tile's. */
 internal fun tiled(shape: Shape, repeats: List<Long>): Sizes {
     if (repeats.size != shape.size || repeats.any { it !in 0..MAX_SIZE }) {

@@ -65,6 +65,7 @@ internal fun tfliteShapes(name: String, call: TfliteCall): List<Sizes>? = when (
     "ONE_HOT" -> listOf(oneHot(call))
     "PACK" -> listOf(packed(call))
     "PAD", "PADV2" -> listOf(padded(call.shape(0), call.constant(1).chunked(2).map { it[0] to it.getOrElse(1) { -1 } }))
+    "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR" -> listOf(resized(call.shape(0), listOf(1, 2), call.constant(1)))
     "RESHAPE" -> listOf(reshaped(call.shape(0), reshape(call), zeroCopies = false))
     "SLICE" -> listOf(cut(call))
     "SPLIT" -> split(call)

@@ -160,8 +160,12 @@ private fun checkNode(kind: Int, node: XnnpackNode, table: FlatTable, values: Ma
             refuse("a node of XNNPACK reads or writes the value $number, which its graph has not")
         }
     }
-    if (node.lists.isEmpty()) return
     val source = values.getValue(table.uint(node.inputs[0]))
+    if (kind == XNNPACK_RESIZE) {
+        val (sides, result) = listOf(table.uint(0), table.uint(1)) to values.getValue(table.uint(node.output))
+        if (resized(source, listOf(1, 2), sides) != result.sizes()) refuse("a node of XNNPACK resizes $source to $sides, not to $result")
+    }
+    if (node.lists.isEmpty()) return
     val lists = node.lists.map { table.numbers(it, 4) }
     val isFit = lists.all { it.size <= MAX_RANK } && when (kind) {
         XNNPACK_PAD -> lists.all { it.size == source.size } &&

@@ -50,11 +50,12 @@ internal class XnnpackNode(
 internal const val XNNPACK_FULLY_CONNECTED = 2
 internal const val XNNPACK_TRANSPOSE = 5
 internal const val XNNPACK_CONV = 7
+internal const val XNNPACK_RESIZE = 9
 internal const val XNNPACK_PAD = 10
 internal const val XNNPACK_DEPTHWISE_CONV = 13
 internal const val XNNPACK_RESHAPE = 20
 
-/** XNodeUnion, by number. What is not here has no rule: resizing, pooling with indices, attention. */
+/** XNodeUnion, by number. What is not here has no rule: pooling with indices, attention. */
 internal fun xnnpackNode(kind: Int): XnnpackNode? = when (kind) {
     3, 4, 6, 17, 18, 19, 22, 23, 24, 27, 28, 30, 40, 41, 42, 43, 44, 45, 46, 47 -> XnnpackNode(listOf(0), 1)
     1, 8, 12, 15, 16, 26, 31, 37 -> XnnpackNode(listOf(0, 1), 2)
@@ -62,6 +63,7 @@ internal fun xnnpackNode(kind: Int): XnnpackNode? = when (kind) {
     11, 14 -> XnnpackNode(listOf(10), 11)
     XNNPACK_FULLY_CONNECTED -> XnnpackNode(listOf(0, 1), 3, optional = 2)
     XNNPACK_TRANSPOSE -> XnnpackNode(listOf(2), 3, lists = listOf(1))
+    XNNPACK_RESIZE -> XnnpackNode(listOf(2), 3)
     XNNPACK_PAD -> XnnpackNode(listOf(3), 4, lists = listOf(0, 1))
     XNNPACK_RESHAPE -> XnnpackNode(listOf(2), 3, lists = listOf(1))
     25, 29 -> XnnpackNode(listOf(1), 2)
