@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks import footprint_results, speech_results
+from benchmarks import footprint_results, generation_results, speech_results
 from benchmarks.intervals import span
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -39,6 +39,8 @@ def render_page() -> str:
     parts += [_model(model) for each in results for model in each["models"]]
     if (RESULTS / "speech.json").exists():
         parts.append(speech_results.markdown(_results("speech")))
+    if (RESULTS / "generation.json").exists():
+        parts.append(generation_results.markdown(_results("generation")))
     if (RESULTS / "footprint.json").exists():
         parts.append(footprint_results.markdown(_results("footprint")))
     return "\n\n".join(parts)

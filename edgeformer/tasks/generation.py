@@ -12,6 +12,8 @@ from edgeformer.tasks.task import Peers, Task, TaskSpec
 from edgeformer.tasks.text import TOKENIZER_FILE
 from edgeformer_runtime.bundle.manifest import Manifest
 from edgeformer_runtime.bundle.specs import PROGRAM_STATE
+from edgeformer_runtime.bundle.strict_json import shorten
+from edgeformer_runtime.decoding.tokenizer import MAX_TEMPLATE_BYTES
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.preprocess.tokenizer_file import steps
 from edgeformer_runtime.tasks.generation import Generation, PromptPreprocessing
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from edgeformer_runtime.engines.base import Engine
 
 GENERATION_FILE = "generation_config.json"
+CHAT_TEMPLATE_FILE = "chat_template.jinja"
 
 PROMPTS = (
     "Please remind me to call the bank about my savings account before the meeting on Friday",
@@ -55,11 +58,17 @@ def _spec(checkpoint: Checkpoint, programs: tuple[Program, ...], options: Progra
         ends=token_ids(stated, "eos_token_id", config.vocab_size),
         **vars(generation_layout(config, options)),
     )
+    template = chat_template(checkpoint.folder)
+    assets = {TOKENIZER_FILE: tokenizer.encode()}
+    if template is not None:
+        assets[CHAT_TEMPLATE_FILE] = template.encode()
     return TaskSpec(
         task=GENERATION,
-        preprocessing=PromptPreprocessing(TOKENIZER_FILE),
+        preprocessing=PromptPreprocessing(
+            TOKENIZER_FILE, chat_template=None if template is None else CHAT_TEMPLATE_FILE
+        ),
         postprocessing=head,
-        assets={TOKENIZER_FILE: tokenizer.encode()},
+        assets=assets,
         samples=tuple({"text": text} for text in PROMPTS),
         state_roundings=STATE_ROUNDINGS * (head.state == PROGRAM_STATE),
     )
@@ -70,6 +79,36 @@ def _generation_config(folder: Path) -> dict[str, Any]:
 
     file = folder / GENERATION_FILE
     return {name: value for name, value in (read_object(file) if file.is_file() else {}).items() if value is not None}
+
+
+def chat_template(folder: Path) -> str | None:
+    """What turns a chat into a prompt, as transformers finds it; None: the checkpoint has none.
+
+    The special tokens that it names, which transformers hands over with each chat, are set in its first lines.
+
+    Raises:
+        InputError: a file cannot be read, or holds something else.
+    """
+    from edgeformer.checkpoints.tokenizer_options import ROLES, SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG
+    from edgeformer.models.config import read_object, read_text
+
+    stated = [
+        read_object(folder / name) for name in (TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP) if (folder / name).is_file()
+    ]
+    file = folder / CHAT_TEMPLATE_FILE
+    found: Any = read_text(file, MAX_TEMPLATE_BYTES, file.name) if file.is_file() else None
+    for config in stated:
+        found = config.get("chat_template") if found is None else found
+    if isinstance(found, list):  # several, by name
+        found = next((each.get("template") for each in found if each.get("name") == "default"), None)
+    if found is None:
+        return None
+    if not isinstance(found, str):
+        raise InputError(f"{TOKENIZER_CONFIG}: chat_template must be a text, found {shorten(found)}")
+    roles = {role: value for config in stated for role, value in config.items() if role in ROLES and value}
+    contents = {role: value["content"] if isinstance(value, dict) else value for role, value in roles.items()}
+    named = [f"{{% set {role} = {content!r} %}}\n" for role, content in contents.items() if role in found]
+    return "".join((*named, found))
 
 
 def token_ids(stated: Mapping[str, Any], key: str, vocab_size: int) -> tuple[int, ...]:

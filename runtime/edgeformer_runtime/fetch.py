@@ -1,8 +1,8 @@
 """Brings published bundles onto this machine, and keeps the last one that worked here: docs/delivery.md.
 
-A bundle is built beside its place from files whose hashes are the index's, opened and checked whole, put there in one
-step, and tried with its own vectors. Only then NAME.json names it, which is replaced in one step, too. So a process may
-be killed at any moment: what was in use is in use, and what was downloaded need not be downloaded again.
+A bundle is built beside its place, checked whole, put there in one step, and tried with its own vectors. Only then
+NAME.json names it, which is replaced in one step, too: `bundle/unpacked.py` has the store. So a process may be killed
+at any moment: what was in use is in use, and what was downloaded need not be downloaded again.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from edgeformer_runtime.bundle.site import (
 )
 from edgeformer_runtime.bundle.unpacked import Store, write_whole
 from edgeformer_runtime.errors import BundleError, EngineError, InputError
-from edgeformer_runtime.interface import Progress
+from edgeformer_runtime.interface import Progress, Shown
 
 if TYPE_CHECKING:
     from edgeformer_runtime.engines.base import Engine
@@ -52,8 +52,8 @@ ATTEMPTS = 5
 _CHUNK_BYTES = 1 << 18
 
 
-@dataclass(frozen=True)
-class Fetched:
+@dataclass(frozen=True, repr=False)
+class Fetched(Shown):
     """What `fetch` found.
 
     Attributes:
@@ -72,8 +72,12 @@ class Fetched:
     problem: str | None = None
     refused: bool = False
 
+    def tables(self) -> list[str]:
+        """The folder alone, for other commands to take."""
+        return [str(self.folder)]
+
     def to_json(self) -> dict[str, Any]:
-        """As `fetch --json` prints it."""
+        """JSON values."""
         return {**vars(self), "folder": str(self.folder)}
 
 
@@ -253,8 +257,6 @@ class _Update:
         except BundleError:
             return None
 
-    # Building a bundle from files.
-
     def _build(self, wanted: PublishedBundle, signed: Signed) -> None:
         """Make the bundle beside its place, check it whole, and put it there."""
         parts = self.store.parts(self.name)
@@ -307,9 +309,7 @@ class _Update:
             from edgeformer_runtime.verify.verify import verify
 
             found = verify(bundle, self.engine)
-        if found.ok:
-            return None
-        return f"first at the stage {found.first_diverging}, with {found.executed_by}"
+        return None if found.ok else f"first at the stage {found.first_diverging}, with {found.executed_by}"
 
 
 def _open_as_published(folder: Path, published: PublishedBundle, required: Requirement, known: bool) -> Bundle:

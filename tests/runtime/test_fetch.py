@@ -20,6 +20,7 @@ from edgeformer_runtime import delivery, load
 from edgeformer_runtime import fetch as fetching
 from edgeformer_runtime.bundle import unpacked
 from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.bundle.delta import make_delta
 from edgeformer_runtime.bundle.site import LEAST_BYTES_S, Unreachable
 from edgeformer_runtime.errors import BundleError, EngineError, InputError
 from edgeformer_runtime.fetch import Fetched, fetch
@@ -211,15 +212,16 @@ def test_mix_and_match(site: Site, releases: list[Path]) -> None:
     refused(site, releases, "file 'tokenizer.json' is missing")
 
 
-def of_model(site: Site, releases: list[Path]) -> str:
-    return next(path for path, data in site.contents.items() if data == (releases[1] / "model.bin").read_bytes())
+def of_content(site: Site, content: bytes) -> str:
+    """Where the site has some bytes."""
+    return next(path for path, data in site.contents.items() if data == content)
 
 
 def test_other_bytes_wrong_sizes_and_endless_data(site: Site, releases: list[Path]) -> None:
     site.publish(1, releases[0])
     fetched(site)
     site.publish(2, releases[1])
-    model = of_model(site, releases)
+    model = of_content(site, (releases[1] / "model.bin").read_bytes())
     right = site.contents[model]
     site.contents[model] = bytes([right[0] ^ 1]) + right[1:]
     refused(site, releases, "the site has other bytes than its index says")
@@ -558,13 +560,22 @@ def fetch_until(site: Site, step: int) -> None:
 def test_a_process_may_be_killed_at_every_step(
     site: Site, releases: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whenever it dies the old release is in use, or the new one, whole; and the next run finishes what it began."""
-    monkeypatch.setattr("edgeformer_runtime.bundle.site._CHUNK_BYTES", 8192)
+    """Whenever it dies the old release is in use, or the new one, whole; and the next run finishes what it began.
+
+    The model comes by a delta, and the other files whole, in several chunks.
+    """
+    monkeypatch.setattr("edgeformer_runtime.bundle.site._CHUNK_BYTES", 1024)
     site.publish(1, releases[0])
     fetched(site)
+    old = (releases[0] / "model.bin").read_bytes()
+    new = old[:9_000] + random.Random(9).randbytes(3_000) + old[12_000:]
+    (releases[1] / "model.bin").write_bytes(new)
+    seal(releases[1], manifest())
     before = tmp_path / "before"
     shutil.copytree(tmp_path / "cache", before, copy_function=os.link)
-    site.publish(2, releases[1])
+    record = site.add(releases[1])
+    record["files"]["model.bin"]["deltas"] = [{"base": sha256(old), **site.add_file(make_delta(old, new))}]
+    site.show(index(2, {"tiny": record}))
     outcomes, step = [], 0
     while True:
         step += 1
@@ -581,5 +592,7 @@ def test_a_process_may_be_killed_at_every_step(
         if step % 8 == 0:
             assert same(fetched(site).folder, releases[1])
     assert step > 100
+    model = of_content(site, new)
+    assert model not in [path for path, _ in site.asked]
     assert outcomes == sorted(outcomes)  # in one step
     assert set(outcomes) == {1, 2}

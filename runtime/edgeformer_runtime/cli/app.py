@@ -28,21 +28,11 @@ from edgeformer_runtime.cli.console import RequiredName as RequiredName
 from edgeformer_runtime.cli.console import RequiredVersion as RequiredVersion
 from edgeformer_runtime.cli.console import Rounds as Rounds
 from edgeformer_runtime.cli.console import Threads as Threads
+from edgeformer_runtime.cli.console import new_app as new_app
 from edgeformer_runtime.cli.console import print_verification as print_verification
 from edgeformer_runtime.cli.console import required_of as required_of
 from edgeformer_runtime.cli.console import sweep_of as sweep_of
 from edgeformer_runtime.cli.listen import listen
-
-
-def new_app() -> typer.Typer:
-    """A command line as all of ours are: no markup, -h, and --install-completion for the shell."""
-    return typer.Typer(
-        no_args_is_help=True,
-        rich_markup_mode=None,
-        context_settings={"help_option_names": ["-h", "--help"]},
-        epilog="--debug, anywhere, shows the traceback of an error.",
-    )
-
 
 app = new_app()
 
@@ -175,6 +165,9 @@ def run(
     special_tokens: Annotated[
         bool, typer.Option("--special-tokens", help="Prompts: special tokens written out in them are no plain text.")
     ] = False,
+    chat: Annotated[
+        bool, typer.Option("--chat", help="Prompts: each is what a user says; the model's chat template surrounds it.")
+    ] = False,
     suggest: Annotated[
         int | None, typer.Option(min=1, help="Prompts: in place of a text, so many of the likeliest next words.")
     ] = None,
@@ -231,6 +224,7 @@ def run(
         stop=stop,
         seed=seed,
         special_tokens=special_tokens,
+        chat=chat,
         suggest=suggest,
     )
     required = required_of(require_signature, require_name, require_version)
@@ -340,10 +334,7 @@ def fetch(
     with Bars() as bars:
         required = required_of(require_signature, require_name, require_version)
         fetched = fetching.fetch(url, required, isolated=isolated, progress=bars)
-    if as_json:
-        print_json(fetched.to_json())
-    else:
-        out.print(str(fetched.folder))
+    print_result(fetched, as_json)
     if fetched.refused:
         raise typer.Exit(1)
 

@@ -320,7 +320,17 @@ def _fail(message: str, code: int, debug: bool) -> int:
     return code
 
 
-# Options that several commands have.
+# What several commands have.
+
+
+def new_app() -> typer.Typer:
+    """A command line as all of ours are: no markup, -h, and --install-completion for the shell."""
+    return typer.Typer(
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        epilog="--debug, anywhere, shows the traceback of an error.",
+    )
 
 
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle: a folder or a zip.")]

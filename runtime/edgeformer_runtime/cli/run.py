@@ -37,7 +37,7 @@ ANSWER_OPTIONS = (
         "--masks",
     ),
     *("--max-tokens", "--temperature", "--top-k", "--top-p", "--repetition-penalty", "--stop", "--seed", "--suggest"),
-    *("--special-tokens", "--threshold", "--masks"),
+    *("--special-tokens", "--chat"),
 )
 """Which belong to a kind of answers and not of inputs."""
 
@@ -81,6 +81,7 @@ class RunOptions:
     stop: list[str] | None = None
     seed: int | None = None
     special_tokens: bool = False
+    chat: bool = False
     suggest: int | None = None
 
     def __post_init__(self) -> None:

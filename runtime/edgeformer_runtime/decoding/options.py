@@ -108,6 +108,7 @@ class GenerateOptions:
         seed: of what is drawn; the same seed gives the same text.
         special_tokens: a special token that is written out in the prompt is that token; else it is text.
         suggest: in place of a text, so many of the likeliest next words; 0: a text.
+        chat: the prompt is what a user says: the bundle's chat template surrounds it.
     """
 
     max_tokens: int = 64
@@ -119,6 +120,7 @@ class GenerateOptions:
     seed: int = 0
     special_tokens: bool = False
     suggest: int = 0
+    chat: bool = False
 
     def __post_init__(self) -> None:
         for name, whole, lowest, highest in (
@@ -136,6 +138,8 @@ class GenerateOptions:
         ):
             if not is_right:
                 raise InputError(f"{name}: expected {expected}, found {value!r}")
+        if self.chat and self.suggest:
+            raise InputError("chat and suggest exclude each other: suggestions follow a text as it is typed")
         if len(self.stop) > MAX_STOPS or not all(0 < len(text) <= MAX_STOP_CHARACTERS for text in self.stop):
             raise InputError(
                 f"stop: expected at most {MAX_STOPS} texts of 1 to {MAX_STOP_CHARACTERS} characters, found "

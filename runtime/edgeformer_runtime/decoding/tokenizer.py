@@ -1,11 +1,12 @@
-"""A model's tokens as text, text as tokens, and text split into words; text as it is written."""
+"""A model's tokens as text, text as tokens, and text split into words; text as it is written; chats as prompts."""
 
 from __future__ import annotations
 
 import codecs
 import json
+import re
 import string
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from edgeformer_runtime.bundle.strict_json import loads, shorten
-from edgeformer_runtime.errors import BundleError
-from edgeformer_runtime.preprocess.tokenizer import Tokenizer
+from edgeformer_runtime.errors import BundleError, InputError
+from edgeformer_runtime.preprocess.tokenizer import MAX_TEXT_CHARACTERS, Tokenizer, check_text
 
 _WITHOUT_SPACES = (
     (0x0E00, 0x0EFF),  # Thai, Lao
@@ -191,6 +192,8 @@ class TextTokens:
         self._bytes = TokenBytes(tokenizer_json, count)
         added = json.loads(tokenizer_json).get("added_tokens") or []
         self._added = {int(each["id"]): b"" if each["special"] else str(each["content"]).encode() for each in added}
+        self.special = tuple(str(each["content"]) for each in added if each["special"])
+        """The special tokens as they are written."""
 
     def bytes_of(self, token: int) -> bytes:
         """What a token writes: nothing, if it is special or stands for nothing."""
@@ -255,3 +258,130 @@ def _byte_of_character() -> dict[str, int]:
     own = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     moved = sorted(set(range(256)) - set(own))
     return {chr(byte): byte for byte in own} | {chr(256 + number): byte for number, byte in enumerate(moved)}
+
+
+# A chat as the prompt that its model was trained on: a template of Jinja's language, as checkpoints have it.
+
+
+MAX_TEMPLATE_BYTES = 1 << 20
+_PRIVATE_USE = range(0xE000, 0xF900)
+
+
+class ChatTemplate:
+    """Turns messages into a prompt, as transformers' `apply_chat_template` does. Thread-safe.
+
+    The template is a stranger's program: Jinja's sandbox runs it, which changes nothing outside and counts to at most
+    100,000 in one loop. What it writes is bounded here; its time is, where the bundle has a process of its own.
+    """
+
+    def __init__(self, text: str, special: Sequence[str]) -> None:
+        """Compile a template.
+
+        Args:
+            text: of the bundle's file.
+            special: the tokenizer's special tokens as they are written.
+
+        Raises:
+            BundleError: it is no template, or jinja2 is not installed.
+        """
+        try:
+            import jinja2
+            from jinja2 import ext, nodes, parser, sandbox
+        except ImportError:
+            raise BundleError(
+                "a chat needs jinja2, which renders its template: pip install 'edgeformer-runtime[chat]'"
+            ) from None
+
+        class Generation(ext.Extension):
+            """Of templates for training: what stands between its tags is the model's own text, and only written."""
+
+            tags = {"generation"}  # noqa: RUF012  (as the base class has it)
+
+            def parse(self, parser: parser.Parser) -> list[nodes.Node]:
+                next(parser.stream)
+                return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+        environment = sandbox.ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=[Generation, ext.loopcontrols]
+        )
+        environment.filters["tojson"] = _to_json
+        environment.globals |= {"raise_exception": _refuse, "strftime_now": _now}
+        try:
+            self._template = environment.from_string(text)
+        except (jinja2.TemplateError, RecursionError) as error:
+            raise BundleError(f"the chat template is none: {shorten(str(error), 200)[1:-1]}") from None
+        self._text = text
+        longest_first = sorted(filter(None, special), key=len, reverse=True)
+        self._special = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+
+    def prompt(self, messages: Sequence[Mapping[str, Any]], continued: bool = True) -> list[tuple[str, bool]]:
+        """A chat as parts of a prompt, each with whether a special token in it is that token.
+
+        A special token that somebody wrote into a message is text, so that nobody ends a message or starts another
+        role: while the template runs, a mark stands in its place.
+
+        Args:
+            messages: each with "role" and "content", both texts.
+            continued: the prompt ends where the assistant's answer begins.
+
+        Raises:
+            InputError: it is no chat, or the template refuses it or fails.
+        """
+        check_messages(messages)
+        contents = "".join(str(value) for message in messages for value in message.values())
+        mark = next((chr(code) for code in _PRIVATE_USE if chr(code) not in contents + self._text), None)
+        if mark is None:
+            raise InputError("a chat has every private character of Unicode in it: expected texts")
+        typed: list[str] = []
+
+        def hide(found: re.Match[str]) -> str:
+            typed.append(found[0])
+            return f"{mark}{len(typed) - 1}{mark}"
+
+        hidden = [{key: self._special.sub(hide, value) for key, value in message.items()} for message in messages]
+        parts = "".join(self._rendered(hidden, continued)).split(mark)
+        shown = ((part, True) if place % 2 == 0 else (typed[int(part)], False) for place, part in enumerate(parts))
+        return [part for part in shown if part[0]]
+
+    def _rendered(self, messages: Sequence[Mapping[str, str]], continued: bool) -> Iterator[str]:
+        size = 0
+        try:
+            for part in self._template.generate(messages=list(messages), add_generation_prompt=continued):
+                size += len(part)
+                if size > MAX_TEXT_CHARACTERS:
+                    raise InputError(f"the chat's prompt has more than {MAX_TEXT_CHARACTERS} characters: shorten it")
+                yield part
+        except InputError:
+            raise
+        except Exception as error:  # whatever a stranger's program may raise
+            raise InputError(f"the chat template refuses this chat: {shorten(str(error), 200)[1:-1]}") from None
+
+
+def is_chat(raw: Any) -> bool:
+    """Whether a prompt is a list of messages."""
+    return isinstance(raw, list) and bool(raw) and all(isinstance(each, Mapping) for each in raw)
+
+
+def check_messages(messages: Sequence[Mapping[str, Any]]) -> None:
+    """Raises InputError: a message is more, less or else than the texts "role" and "content"."""
+    for number, message in enumerate(messages):
+        if set(message) != {"role", "content"} or not all(isinstance(value, str) for value in message.values()):
+            found = ", ".join(f"{shorten(key)} as {type(value).__name__}" for key, value in message.items())
+            raise InputError(f"message {number} of a chat: expected role and content as texts, found {found or 'none'}")
+        for value in message.values():
+            check_text(value)
+
+
+def _to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None, **more: Any) -> str:
+    """Without the escapes of HTML that Jinja's own has."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, **more)
+
+
+def _refuse(message: str) -> None:
+    raise InputError(f"the chat template refuses this chat: {shorten(str(message), 200)[1:-1]}")
+
+
+def _now(form: str) -> str:
+    import datetime
+
+    return datetime.datetime.now().strftime(form)

@@ -5,21 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import cache, partial
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import onnxruntime
 
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import ProgramSpec
-from edgeformer_runtime.bundle.specs import SHORTEST_TEXT
+from edgeformer_runtime.bundle.specs import HOST_STATE, SHORTEST_TEXT
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.engines.checked import CheckedEngine
+from edgeformer_runtime.engines.decoder import CacheBucket, CacheSizes, HostStateDecoder, SpeechDecoder
 from edgeformer_runtime.errors import EngineError
 from edgeformer_runtime.model_files import mapped
 from edgeformer_runtime.model_files.onnx_file import Elsewhere, constants_elsewhere
 from edgeformer_runtime.process import give_back_memory
 from edgeformer_runtime.tasks.task import TASKS
+
+Outputs = Mapping[str, Tensor]
 
 _ERRORS_ONLY = 3
 
@@ -27,6 +31,8 @@ _KEPT_BYTES = 64 << 20
 """Of weights of which sessions have their own copies."""
 _FILES_OF_A_LENGTH = 3
 """A speech model's encode, prefill and decode, which stay whatever they take."""
+_COPIED_BYTES = 32 << 10
+"""Of an input: what is smaller, as a token and its mask, is copied to where the session was told it lies."""
 _LARGE_BYTES = 1 << 20
 """Of outputs: what was used to compute them is given back to the system."""
 
@@ -99,8 +105,56 @@ class OnnxEngine(CheckedEngine):
             give_back_memory()
         return dict(zip(names, outputs, strict=True))
 
+    def open_decoder(self, bucket: CacheBucket, spec: CacheSizes) -> SpeechDecoder:
+        """A decoder over a bucket's programs; those of text read and write its arrays in place."""
+        if spec.state != HOST_STATE or bucket.encode is not None:
+            return super().open_decoder(bucket, spec)
+        calls: WeakKeyDictionary[Any, _Call] = WeakKeyDictionary()
+        return HostStateDecoder(partial(self._run_in_place, calls), bucket, spec)
+
+    def _run_in_place(
+        self, calls: WeakKeyDictionary[Any, _Call], program: str, inputs: Mapping[str, Tensor]
+    ) -> Outputs:
+        """`run` whose outputs the next run of the program overwrites; calls: by session, for as long as it is open."""
+        spec = self.check_inputs(program, inputs)
+        with self._running(spec):
+            session = self._session(spec)
+            if session not in calls:
+                calls[session] = _Call(session, spec)
+            try:
+                return calls[session].run(session, inputs)
+            except Exception as error:  # as of `_execute`
+                raise RuntimeError(str(error)) from error
+
     def _release(self) -> None:
         self._sessions.clear()
+
+
+class _Call:
+    """A program's arrays, which its session has been told once: of sixty for each token most are the caches."""
+
+    def __init__(self, session: Any, program: ProgramSpec) -> None:
+        self._binding = session.io_binding()
+        self._bound: dict[str, Tensor] = {}
+        self._results: dict[str, Tensor] = {each.name: np.zeros(each.shape, each.dtype) for each in program.outputs}
+        for name, array in self._results.items():
+            self._binding.bind_ortvalue_output(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
+
+    def run(self, session: Any, inputs: Mapping[str, Tensor]) -> Outputs:
+        """The outputs, which the next run overwrites."""
+        for name, array in inputs.items():
+            bound = self._bound.get(name)
+            if bound is array:
+                continue
+            if bound is not None and array.nbytes <= _COPIED_BYTES:
+                bound[...] = array
+                continue
+            # Held here, as the session reads its memory; what is small is copied from now on, so never the caller's.
+            self._bound[name] = array.copy() if array.nbytes <= _COPIED_BYTES else array
+            value = onnxruntime.OrtValue.ortvalue_from_numpy(self._bound[name])
+            self._binding.bind_ortvalue_input(name, value)
+        session.run_with_iobinding(self._binding)
+        return self._results
 
 
 def _options(bundle: Bundle, threads: int) -> Any:

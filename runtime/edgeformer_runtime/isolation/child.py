@@ -8,11 +8,14 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from edgeformer_runtime.errors import EdgeFormerError
 from edgeformer_runtime.isolation.confinement import bound_processor_time, confine, readable_folders
 from edgeformer_runtime.isolation.process import Frame, FrameError, read_frame, write_frame
+
+if TYPE_CHECKING:
+    from edgeformer_runtime.tasks.task import AnswerKind
 
 
 def main() -> None:
@@ -140,16 +143,16 @@ class _Helper:
     def _run(self, question: Frame, answers: IO[bytes]) -> Frame:
         from edgeformer_runtime.isolation.messages import answer_frame, read_raw
 
-        raw = read_raw(question)
+        raw, written = read_raw(question), list[str]()
         if self._kind_of_options is None:
             return answer_frame(self._pipeline.run(raw))
-        return answer_frame(
-            self._pipeline.run(
-                raw,
-                self._options(question),
-                lambda done, total: write_frame(answers, Frame({"progress": [done, total]})),
-            )
-        )
+
+        def tell(done: float, total: float | None) -> None:
+            write_frame(answers, Frame({"progress": [done, total], "text": "".join(written)}))
+            written.clear()
+
+        more = {"on_text": written.append} if self._gives.writes else {}
+        return answer_frame(self._pipeline.run(raw, self._options(question), tell, **more))
 
     def _run_each(self, question: Frame) -> Frame:
         from edgeformer_runtime.isolation.messages import answers_frame, read_raw
@@ -158,10 +161,14 @@ class _Helper:
         return answers_frame(self._pipeline.answer_each(raws, self._options(question)))
 
     @property
-    def _kind_of_options(self) -> str | None:
+    def _gives(self) -> AnswerKind:
         from edgeformer_runtime.tasks.task import TASKS
 
-        return TASKS[self._bundle.manifest.task].gives.options
+        return TASKS[self._bundle.manifest.task].gives
+
+    @property
+    def _kind_of_options(self) -> str | None:
+        return self._gives.options
 
     def _options(self, question: Frame) -> Any:
         from edgeformer_runtime.bundle import strict_json

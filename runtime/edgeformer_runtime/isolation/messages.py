@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from edgeformer_runtime.bundle.manifest import Manifest
 from edgeformer_runtime.bundle.specs import TensorSpec
+from edgeformer_runtime.decoding.tokenizer import check_messages, is_chat
 from edgeformer_runtime.errors import BundleError, EdgeFormerError, EngineError, InputError
 from edgeformer_runtime.isolation.process import MAX_BODY_BYTES, Frame, said_error
 from edgeformer_runtime.pipelines.results import Result
@@ -41,6 +42,14 @@ def text_frame(raw: Any, _: str) -> Frame:
     ):
         return Frame({"token_ids": [int(each) for each in raw]})
     raise InputError(f"expected a text, a pair of texts or a list of token ids, found {type(raw).__name__}")
+
+
+def prompt_frame(raw: Any, kind: str) -> Frame:
+    """A text, token ids, or a chat."""
+    if is_chat(raw):
+        check_messages(raw)
+        return Frame({"messages": [dict(message) for message in raw]})
+    return text_frame(raw, kind)
 
 
 def file_frame(raw: Any, kind: str) -> Frame:
@@ -88,8 +97,9 @@ def read_raw(frame: Frame) -> Any:
         return header["text"]
     if "pair" in header:
         return tuple(header["pair"])
-    if "token_ids" in header:
-        return header["token_ids"]
+    for kind in ("token_ids", "messages"):
+        if kind in header:
+            return header[kind]
     if "bytes" in header:
         return frame.body
     stated = header["array"]

@@ -295,13 +295,20 @@ class IsolatedPipeline(Pipeline[Any, Any]):
         super().__init__(bundle, IsolatedEngine(bundle, threads, limits or Limits(), answers=True), owned=True)
         self._task = TASKS[bundle.manifest.task]
 
-    def run(self, raw: Any, options: Any = None, progress: AudioProgress | None = None) -> Any:
+    def run(
+        self,
+        raw: Any,
+        options: Any = None,
+        progress: AudioProgress | None = None,
+        on_text: Callable[[str], None] | None = None,
+    ) -> Any:
         """Answer one raw input.
 
         Args:
             raw: see the task's own pipeline.
             options: as the task's pipeline takes them, where it does.
             progress: called by a pipeline that takes options, as it goes.
+            on_text: called by a pipeline that writes, with each part of the text.
 
         Raises:
             InputError: the input cannot be used.
@@ -309,7 +316,7 @@ class IsolatedPipeline(Pipeline[Any, Any]):
         """
         frame = self._frame(raw)
         question = Frame({**frame.header, "question": "run", **_stated(options)}, frame.body)
-        answer = self.engine.helper.ask(question, self.engine.limits.call_s, progress)
+        answer = self.engine.helper.ask(question, self.engine.limits.call_s, progress, on_text)
         return read_answer(answer, self.bundle.manifest, options)
 
     def answer_each(self, raws: Iterable[Any], options: Any = None) -> Iterator[Any]:

@@ -137,13 +137,20 @@ class HelperProcess:
         with self._lock:
             self.opened = self._start()
 
-    def ask(self, question: Frame, seconds: float, progress: AudioProgress | None = None) -> Frame:
+    def ask(
+        self,
+        question: Frame,
+        seconds: float,
+        progress: AudioProgress | None = None,
+        on_text: Callable[[str], None] | None = None,
+    ) -> Frame:
         """Send a question and wait for its answer.
 
         Args:
             question: see `child.py`.
             seconds: how long the answer may take, or what comes before it.
             progress: called with what comes before the answer.
+            on_text: called with the text that comes with it.
 
         Raises:
             EdgeFormerError: what the process said; an InputError that the question is too long; or an EngineError that
@@ -156,7 +163,7 @@ class HelperProcess:
                 self._forget()
                 self.restarts += 1
                 self._start()
-            return self._exchange(question, seconds, progress)
+            return self._exchange(question, seconds, progress, on_text)
 
     @property
     def was_interrupted(self) -> bool:
@@ -194,12 +201,18 @@ class HelperProcess:
             close_fds=True,
         )
         try:
-            return self._exchange(self._opening, self._open_s, None)
+            return self._exchange(self._opening, self._open_s)
         except BaseException:
             self._forget()
             raise
 
-    def _exchange(self, question: Frame, seconds: float, progress: AudioProgress | None) -> Frame:
+    def _exchange(
+        self,
+        question: Frame,
+        seconds: float,
+        progress: AudioProgress | None = None,
+        on_text: Callable[[str], None] | None = None,
+    ) -> Frame:
         process = self._process
         assert process is not None and process.stdin is not None and process.stdout is not None
         try:
@@ -210,6 +223,8 @@ class HelperProcess:
                     break
                 if progress is not None:
                     progress(*_numbers(answer.header["progress"]))
+                if on_text is not None and answer.header.get("text"):
+                    on_text(str(answer.header["text"]))
         except LongFrameError as error:
             raise InputError(str(error)) from None
         except FrameError as error:

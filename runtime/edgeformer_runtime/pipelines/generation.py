@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -26,7 +26,7 @@ from edgeformer_runtime.decoding.logit_rules import (
     split_typed,
 )
 from edgeformer_runtime.decoding.options import GenerateOptions
-from edgeformer_runtime.decoding.tokenizer import TextStream, TextTokens
+from edgeformer_runtime.decoding.tokenizer import ChatTemplate, TextStream, TextTokens, is_chat
 from edgeformer_runtime.engines.base import Engine
 from edgeformer_runtime.engines.decoder import SEEN, Floats, TokenDecoder, hidden_rows
 from edgeformer_runtime.errors import BundleError, InputError
@@ -42,8 +42,8 @@ FINISH_REASONS = (STOP, LENGTH, FULL)
 FEWEST_AT_ONCE = 3
 """Tokens for which one run of `prefill`, which always computes P, takes less time than a run of `decode` for each."""
 
-RawPrompt = str | list[int]
-"""A text, or token ids as they are."""
+RawPrompt = str | list[int] | Sequence[Mapping[str, str]]
+"""A text, token ids as they are, or a chat: messages, each with the texts "role" and "content"."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,7 @@ class GenerationResult:
         finish_reason: see `TextPiece`.
         suggestions: the next words in place of a text, where they were asked for; else None.
         truncated: never: a prompt that is too long is refused.
+        prompt_tokens: how many the prompt has.
         statistics: what the answer cost; None where it was not measured.
     """
 
@@ -80,6 +81,7 @@ class GenerationResult:
     finish_reason: str
     suggestions: tuple[Suggestion, ...] | None = None
     truncated: bool = False
+    prompt_tokens: int = 0
     statistics: Statistics | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -192,7 +194,7 @@ class TextGenerator(Pipeline[RawPrompt, GenerationResult]):
         """Go on with a prompt, or suggest the next words where the options ask for them.
 
         Args:
-            raw: a text, or token ids.
+            raw: a text, token ids, or a chat.
             options: None: the likeliest token each time.
             progress: called after each token, with their number and `max_tokens`.
             is_cancelled: asked before each run of the model.
@@ -208,8 +210,9 @@ class TextGenerator(Pipeline[RawPrompt, GenerationResult]):
         if asked.suggest:
             found = self._suggested(raw, asked, is_cancelled)
             return replace(found, statistics=_statistics(start))
+        prompt = self.prompt_tokens(raw, asked.special_tokens, asked.chat)
         text, tokens, reason = "", list[int](), LENGTH
-        with closing(self.stream(raw, asked, is_cancelled)) as pieces:
+        with closing(self.stream(prompt, replace(asked, chat=False), is_cancelled)) as pieces:
             for piece in pieces:
                 text += piece.text
                 if piece.token is not None:
@@ -219,7 +222,8 @@ class TextGenerator(Pipeline[RawPrompt, GenerationResult]):
                     on_text(piece.text)
                 if progress is not None:
                     progress(len(tokens), asked.max_tokens)
-        return GenerationResult(text, tuple(tokens), reason, statistics=_statistics(start))
+        found = GenerationResult(text, tuple(tokens), reason, prompt_tokens=len(prompt))
+        return replace(found, statistics=_statistics(start))
 
     def stream(
         self, raw: RawPrompt, options: GenerateOptions | None = None, is_cancelled: IsCancelled = never
@@ -232,7 +236,7 @@ class TextGenerator(Pipeline[RawPrompt, GenerationResult]):
         ```
         """
         asked = options or GenerateOptions()
-        tokens = self.prompt_tokens(raw, asked.special_tokens)
+        tokens = self.prompt_tokens(raw, asked.special_tokens, asked.chat)
         # The last token of a text is not fed, so it needs no slot.
         cache = self.cache_for(len(tokens) + asked.max_tokens - 1)
         self._check_room(tokens, cache)
@@ -280,22 +284,32 @@ class TextGenerator(Pipeline[RawPrompt, GenerationResult]):
             words = next_words(cache.branches(), self._vocabulary, typed, options.suggest, partial(check, is_cancelled))
         return GenerationResult("", (), STOP, tuple(words))
 
-    def prompt_tokens(self, raw: RawPrompt, special_tokens: bool = False) -> list[int]:
+    def prompt_tokens(self, raw: RawPrompt, special_tokens: bool = False, chat: bool = False) -> list[int]:
         """The tokens of a prompt, as the model's own tokenizer gives them.
 
         Args:
-            raw: a text, or ids, which are only checked.
-            special_tokens: see `GenerateOptions`.
+            raw: a text, a chat, or ids, which are only checked.
+            special_tokens, chat: see `GenerateOptions`.
 
         Raises:
-            InputError: an id that the model does not have, text that is no Unicode, or nothing, and no token for it.
+            InputError: an id that the model does not have, text that is no Unicode, or nothing, and no token for it; a
+                chat, and the bundle has no template for it, or the template refuses it.
         """
-        if isinstance(raw, str):
+        if chat and isinstance(raw, str):
+            raw = [{"role": "user", "content": raw}]
+        if is_chat(raw):
+            parts = self._chat_template.prompt(cast("Sequence[Mapping[str, str]]", raw))
+            tokens = [
+                token
+                for part, has_special in parts
+                for token in (self._special if has_special else self._literal).text_tokens(part)
+            ]
+        elif isinstance(raw, str):
             tokens = (self._special if special_tokens else self._literal).encode(raw).ids
         elif isinstance(raw, (list, np.ndarray)):
-            tokens = [int(each) for each in raw]
+            tokens = [int(cast(int, each)) for each in raw]
         else:
-            raise InputError(f"expected a text or a list of token ids, found {type(raw).__name__}")
+            raise InputError(f"expected a text, a list of token ids or a chat, found {type(raw).__name__}")
         wrong = next((each for each in tokens if not 0 <= each < self.head.vocab_size), None)
         if wrong is not None:
             raise InputError(f"expected token ids from 0 to {self.head.vocab_size - 1}, found {wrong}")
@@ -334,6 +348,13 @@ class TextGenerator(Pipeline[RawPrompt, GenerationResult]):
         return Vocabulary(self.text_tokens, self.head.vocab_size, self.head.ends)
 
     @cached_property
+    def _chat_template(self) -> ChatTemplate:
+        name = cast(PromptPreprocessing, self.bundle.manifest.preprocessing).chat_template
+        if name is None:
+            raise InputError("the bundle has no chat template: expected a text or token ids as the prompt")
+        return ChatTemplate(self._read(name), self.text_tokens.special)
+
+    @cached_property
     def _literal(self) -> Tokenizer:
         """Takes special tokens that somebody typed for text."""
         return Tokenizer(self._json, self._file, known=self.bundle.known, literal=True)
@@ -344,10 +365,13 @@ class TextGenerator(Pipeline[RawPrompt, GenerationResult]):
 
     @property
     def _json(self) -> str:
+        return self._read(self._file)
+
+    def _read(self, name: str) -> str:
         try:
-            return self.bundle.path(self._file).read_text(encoding="utf-8")
+            return self.bundle.path(name).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise BundleError(f"{self._file}: cannot be read: {error}") from None
+            raise BundleError(f"{name}: cannot be read: {error}") from None
 
     def close(self) -> None:
         """Release the caches, and the engine and the bundle, if they are the pipeline's own."""

@@ -85,16 +85,21 @@ def add_refusals(app: FastAPI) -> None:
     """Let an application's errors become answers."""
 
     async def refuse(_: Request, error: Exception) -> JSONResponse:
-        status, message, headers = _describe(error)
-        return JSONResponse({"error": " ".join(message.split())}, status, headers)
+        status, message, headers = describe(error)
+        return JSONResponse({"error": message}, status, headers)
 
     known = (Refusal, InputError, EngineError, RequestValidationError, HTTPException, ClientDisconnect)
     for kind in (*known, Exception):
         app.add_exception_handler(kind, refuse)
 
 
-def _describe(error: Exception) -> tuple[int, str, dict[str, str] | None]:
-    """Status, message and headers for an error."""
+def describe(error: Exception) -> tuple[int, str, dict[str, str] | None]:
+    """Status, message in one line, and headers for an error."""
+    status, message, headers = _described(error)
+    return status, " ".join(message.split()), headers
+
+
+def _described(error: Exception) -> tuple[int, str, dict[str, str] | None]:
     if isinstance(error, Refusal):
         wait = error.retry_after_s
         return error.status, error.message, None if wait is None else {"Retry-After": str(wait)}
@@ -196,21 +201,14 @@ def read_texts(body: bytes, content_type: str, max_inputs: int) -> Inputs[RawTex
     Raises:
         Refusal: 400 no JSON, 413 too many inputs, 415 another content type, 422 another document than expected.
     """
-    if media_type(content_type) != JSON_TYPE:
-        raise Refusal(415, f"expected Content-Type: {JSON_TYPE}, found {content_type or 'none'}")
-    if _has_many_values(body):
-        raise Refusal(413, f"expected at most {MAX_JSON_VALUES} values in JSON, found more")
-    try:
-        document: Any = from_json(body)
-    except ValueError as error:
-        raise Refusal(400, f"expected JSON: {error}") from None
+    document = read_json(body, content_type)
     several = isinstance(document, dict) and "inputs" in document
-    _check_keys(document, TextInputs if several else TextInput)
+    check_keys(document, TextInputs if several else TextInput)
     found = document["inputs"] if several else []
     if isinstance(found, list) and len(found) > max_inputs:  # before each of them is looked at
         raise Refusal(413, f"expected at most {max_inputs} inputs at once, found {len(found)}")
     for item in found if isinstance(found, list) else ():
-        _check_keys(item, TextInput)
+        check_keys(item, TextInput)
     try:
         texts = TextInputs.model_validate(document).inputs if several else [TextInput.model_validate(document)]
     except ValidationError as error:
@@ -220,6 +218,22 @@ def read_texts(body: bytes, content_type: str, max_inputs: int) -> Inputs[RawTex
         return texts[index].model_dump_json(exclude_none=True).encode()
 
     return Inputs(tuple(text.raw() for text in texts), several, single_body, JSON_TYPE)
+
+
+def read_json(body: bytes, content_type: str) -> Any:
+    """A document, not yet looked into.
+
+    Raises:
+        Refusal: 400 no JSON, 413 too many values, 415 another content type.
+    """
+    if media_type(content_type) != JSON_TYPE:
+        raise Refusal(415, f"expected Content-Type: {JSON_TYPE}, found {content_type or 'none'}")
+    if _has_many_values(body):
+        raise Refusal(413, f"expected at most {MAX_JSON_VALUES} values in JSON, found more")
+    try:
+        return from_json(body)
+    except ValueError as error:
+        raise Refusal(400, f"expected JSON: {error}") from None
 
 
 def _has_many_values(document: bytes) -> bool:
@@ -237,7 +251,7 @@ def _count_values(document: bytes) -> int:
     return document.count(b",") + document.count(b"[") + document.count(b"{")
 
 
-def _check_keys(document: Any, kind: type[Strict]) -> None:
+def check_keys(document: Any, kind: type[Strict]) -> None:
     """Refuse the first unknown key: the model would list all of them.
 
     Raises:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from edgeformer_runtime.serve.service import Service
 
 ANSWER_PATH = "/v1/answer"
+COMPLETIONS_PATH, CHAT_PATH = "/v1/completions", "/v1/chat/completions"
+MEASURED_PATHS = (ANSWER_PATH, COMPLETIONS_PATH, CHAT_PATH)
 
 _BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 
@@ -81,7 +83,7 @@ class MeasuredApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass one request on; those for answers are measured."""
-        if scope["type"] != "http" or scope["path"] != ANSWER_PATH:
+        if scope["type"] != "http" or scope["path"] not in MEASURED_PATHS:
             await self._app(scope, receive, send)
             return
         start = time.perf_counter()

@@ -23,7 +23,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from uvicorn.server import ServerState
 
 from edgeformer_runtime.serve.app import HEALTH_PATHS
-from edgeformer_runtime.serve.connections import LINGER_S, RESERVE, WRITE_S, Connections
+from edgeformer_runtime.serve.options import LINGER_S, RESERVE, WRITE_S, Connections
 
 PIECE_BYTES = 4096
 """Fed at a time: the bounds are exact to this."""

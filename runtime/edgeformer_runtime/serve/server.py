@@ -25,8 +25,14 @@ from edgeformer_runtime.bundle.signature import Requirement
 from edgeformer_runtime.cli.console import err, out
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.serve.app import make_app
-from edgeformer_runtime.serve.connections import ACCEPTED_AT_ONCE, ConnectionLimits, Connections, most_connections
-from edgeformer_runtime.serve.options import LOOPBACK_NAMES, ServeOptions
+from edgeformer_runtime.serve.options import (
+    ACCEPTED_AT_ONCE,
+    LOOPBACK_NAMES,
+    ConnectionLimits,
+    Connections,
+    ServeOptions,
+    most_connections,
+)
 from edgeformer_runtime.serve.protocol import BoundedHttp, BoundedWebSocket
 from edgeformer_runtime.serve.service import Service, open_service
 from edgeformer_runtime.serve.streams import MAX_MESSAGE_BYTES

@@ -141,7 +141,7 @@ class Service:
     async def _answer(self, request: Request, plan: RequestPlan) -> tuple[Inputs[Any], list[Answer]]:
         async with self.bodies.read(request) as body:
             inputs = plan.read(body, request.headers.get("content-type", ""))
-            results = await self._in_time(request, plan.answer(self.workers, inputs))
+            results = await self.in_time(request, plan.answer(self.workers, inputs))
             answers = [plan.to_answer(result) for result in results]
             self.metrics.truncated.inc(sum(result.truncated for result in results))
             if self.fallback is not None and plan.read_fallback is not None and FROM_DEVICE not in request.headers:
@@ -150,7 +150,7 @@ class Service:
                 )
         return inputs, answers
 
-    async def _in_time(self, request: Request, work: Any) -> Any:
+    async def in_time(self, request: Request, work: Any) -> Any:
         """What the work gives. It is given up at its deadline, or when the client goes, whose body has been read.
 
         Raises:

@@ -1,4 +1,4 @@
-"""The addresses of speech and of generated text: a file's transcript, text while somebody speaks, on a WebSocket."""
+"""The addresses of speech: a file's transcript, and text while somebody speaks, on a WebSocket."""
 
 from __future__ import annotations
 
@@ -18,19 +18,18 @@ from starlette.websockets import WebSocketDisconnect
 from edgeformer_runtime.bundle.manifest import Manifest
 from edgeformer_runtime.bundle.specs import AudioPreprocessing
 from edgeformer_runtime.bundle.strict_json import shorten, to_data
-from edgeformer_runtime.decoding.options import GenerateOptions, TranscribeOptions
+from edgeformer_runtime.decoding.options import TranscribeOptions
 from edgeformer_runtime.errors import EdgeFormerError, InputError
-from edgeformer_runtime.pipelines.base import IsCancelled, Pipeline, run_with
-from edgeformer_runtime.pipelines.generation import GenerationResult, TextGenerator
+from edgeformer_runtime.pipelines.base import Pipeline
 from edgeformer_runtime.pipelines.results import Result
 from edgeformer_runtime.pipelines.speech import Transcriber, Transcription
 from edgeformer_runtime.pipelines.speech_stream import StreamOptions, StreamUpdate
 from edgeformer_runtime.pipelines.transcript import Transcript
 from edgeformer_runtime.serve.app import documents, file_body, respond
-from edgeformer_runtime.serve.connections import WRITE_S
 from edgeformer_runtime.serve.fallback import Foreign, ForeignAnswerError, Probability
-from edgeformer_runtime.serve.inputs import TEXT_BODY, Answer, Inputs, Refusal, cost_of, read_file, read_texts
+from edgeformer_runtime.serve.inputs import Answer, Inputs, Refusal, cost_of, read_file
 from edgeformer_runtime.serve.metrics import ANSWER_PATH
+from edgeformer_runtime.serve.options import WRITE_S
 from edgeformer_runtime.serve.service import RequestPlan, Service
 from edgeformer_runtime.serve.workers import Workers
 
@@ -328,70 +327,3 @@ async def _send(socket: WebSocket, updates: Sequence[StreamUpdate]) -> None:
             await asyncio.wait_for(socket.send_json(to_data(update)), WRITE_S)
         except asyncio.TimeoutError:  # noqa: UP041  (another class in Python 3.10)
             raise WebSocketDisconnect(GONE) from None
-
-
-# Generated text.
-
-
-class GenerateQuery(BaseModel):
-    """Options in the address of a text; see `GenerateOptions`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    max_tokens: int = Field(64, ge=1, le=1 << 16, description="The longest text, in tokens.")
-    temperature: float = Field(0.0, ge=0, le=100, description="Above 0, tokens are drawn.")
-    top_k: int = Field(0, ge=0, le=1 << 24, description="Draw among so many of the likeliest tokens; 0: all.")
-    top_p: float = Field(1.0, gt=0, le=1, description="Draw among the likeliest tokens of this probability.")
-    repetition_penalty: float = Field(1.0, gt=0, le=100, description="Above 1, what was said becomes less likely.")
-    stop: list[str] = Field([], max_length=16, description="The text ends before one of these; may come several times.")
-    seed: int = Field(0, ge=0, description="Of what is drawn.")
-    special_tokens: bool = Field(False, description="Special tokens written out in the prompt are no plain text.")
-    suggest: int = Field(0, ge=0, le=100, description="In place of a text, so many of the likeliest next words.")
-
-    def options(self) -> GenerateOptions:
-        """What a text generator takes.
-
-        Raises:
-            InputError: an option has a value that none takes.
-        """
-        return GenerateOptions(**{**vars(self), "stop": tuple(self.stop)})
-
-
-class SuggestedWord(BaseModel):
-    """A word that may come next, and its probability."""
-
-    word: str
-    probability: float
-
-
-class GenerationAnswer(Answer):
-    """The text that follows a prompt, or the likeliest next words."""
-
-    text: str | None = None
-    tokens: list[int] | None = None
-    finish_reason: str | None = None
-    suggestions: list[SuggestedWord] | None = None
-
-
-def add_text_generation(app: FastAPI, service: Service) -> None:
-    """Let an application go on with prompts."""
-
-    @app.post(ANSWER_PATH, summary="Go on with prompts", **documents(GenerationAnswer, TEXT_BODY))
-    async def answer(request: Request, query: Annotated[GenerateQuery, Query()]) -> Response:
-        read = partial(read_texts, max_inputs=service.options.max_inputs)
-        work = partial(_generate, options=query.options())
-
-        def to_answer(result: GenerationResult) -> GenerationAnswer:
-            return GenerationAnswer(statistics=cost_of(result), **result.to_json())
-
-        return await respond(service, request, RequestPlan(read, work, to_answer))
-
-
-async def _generate(workers: Workers, inputs: Inputs[Any], options: GenerateOptions) -> list[Result]:
-    """One worker answers all prompts of a request; it gives up between two tokens."""
-
-    def run_all(pipeline: Pipeline[Any, Any], is_cancelled: IsCancelled) -> list[Result]:
-        if not isinstance(pipeline, TextGenerator):  # a process of its own is ended instead
-            return [run_with(pipeline, raw, options) for raw in inputs.raws]
-        return [pipeline.run(raw, options, is_cancelled=is_cancelled) for raw in inputs.raws]
-
-    return await workers.run(run_all)

@@ -29,8 +29,8 @@ from edgeformer_runtime.decoding.tokenizer import join_texts
 from edgeformer_runtime.errors import BundleError, EdgeFormerError, InputError
 from edgeformer_runtime.pipelines.speech_stream import StreamOptions, StreamUpdate
 from edgeformer_runtime.preprocess.audio import PcmStream
-from edgeformer_runtime.serve.connections import WRITE_S
 from edgeformer_runtime.serve.inputs import Refusal
+from edgeformer_runtime.serve.options import WRITE_S
 from edgeformer_runtime.serve.service import Service
 from edgeformer_runtime.serve.streams import LAST_WORDS_S, MAX_MESSAGE_BYTES, hear
 from edgeformer_runtime.tasks.task import TASKS

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from edgeformer_runtime.bundle.manifest import MANIFEST_NAME, Manifest
@@ -17,7 +17,9 @@ from edgeformer_runtime.bundle.specs import (
     TensorSpec,
     cache_names,
 )
+from edgeformer_runtime.bundle.strict_json import OPTIONAL
 from edgeformer_runtime.decoding.options import GenerateOptions
+from edgeformer_runtime.decoding.tokenizer import MAX_TEMPLATE_BYTES, is_chat
 from edgeformer_runtime.errors import BundleError, InputError
 from edgeformer_runtime.tasks.programs import is_batch_of_texts
 from edgeformer_runtime.tasks.speech import SAMPLED_VALUES
@@ -28,10 +30,16 @@ MAX_BUCKETS = 8
 
 @dataclass(frozen=True)
 class PromptPreprocessing:
-    """A prompt to token ids: `tokenizer` names a tokenizers JSON file of byte-level BPE."""
+    """A prompt to token ids.
+
+    Attributes:
+        tokenizer: names a tokenizers JSON file of byte-level BPE.
+        chat_template: names a template of Jinja's language, which turns a chat into a prompt; None: there is none.
+    """
 
     tokenizer: str
     kind: str = "prompt"
+    chat_template: str | None = field(default=None, metadata=OPTIONAL)
 
 
 @dataclass(frozen=True)
@@ -147,19 +155,31 @@ def _largest_number(manifest: Manifest, program: ProgramSpec, name: str) -> int 
     return head.prefill_tokens - 1 if name == "wanted" else None
 
 
+def _files(spec: PromptPreprocessing) -> tuple[NamedFile, ...]:
+    tokenizer = NamedFile("preprocessing.tokenizer", spec.tokenizer, MAX_TOKENIZER_BYTES)
+    if spec.chat_template is None:
+        return (tokenizer,)
+    return (tokenizer, NamedFile("preprocessing.chat_template", spec.chat_template, MAX_TEMPLATE_BYTES))
+
+
+def _is_batch(raw: Any) -> bool:
+    """As of texts, but that a list of messages is one chat."""
+    return is_batch_of_texts(raw) and not is_chat(raw)
+
+
 PROMPT = InputKind(
     kind="prompt",
     record=PromptPreprocessing,
-    files=lambda spec: (NamedFile("preprocessing.tokenizer", spec.tokenizer, MAX_TOKENIZER_BYTES),),
+    files=_files,
     stored_forms=(("text",), ("token_ids",)),
     largest=_largest_number,
-    describe=lambda spec: f"prompt, {spec.tokenizer}",
+    describe=lambda spec: ", ".join(filter(None, ("prompt", spec.tokenizer, spec.chat_template))),
     run="edgeformer_runtime.cli.text_files:run_prompts",
     takes="prompts: expected them without options for images or audio",
     asks_for="prompts, or - for a prompt per line of stdin, or --input FILE",
     options=("--token-ids", "--input", "--column", "-"),
-    is_batch=is_batch_of_texts,
-    frame="edgeformer_runtime.isolation.messages:text_frame",
+    is_batch=_is_batch,
+    frame="edgeformer_runtime.isolation.messages:prompt_frame",
     answer_s=600.0,  # a text may be long
     several=True,
 )
@@ -225,7 +245,8 @@ def _call_options(options: Any) -> GenerateOptions:
         for name in ("max_tokens", "temperature", "top_k", "top_p", "repetition_penalty", "seed", "suggest")
         if getattr(options, name) is not None
     }
-    return GenerateOptions(**{**vars(default), **given, "stop": stop, "special_tokens": options.special_tokens})
+    flags = {"special_tokens": options.special_tokens, "chat": options.chat}
+    return GenerateOptions(**{**vars(default), **given, **flags, "stop": stop})
 
 
 def _show(result: Any, _: int) -> str:
@@ -256,7 +277,9 @@ GENERATION = AnswerKind(
         "--seed",
         "--suggest",
         "--special-tokens",
+        "--chat",
     ),
+    writes=True,
     call_options=_call_options,
     stepwise=True,
     first_programs=_prefills,
@@ -268,5 +291,5 @@ TEXT_GENERATION = Task(
     takes=PROMPT,
     gives=GENERATION,
     pipeline="edgeformer_runtime.pipelines.generation:TextGenerator",
-    serve="edgeformer_runtime.serve.streams:add_text_generation",
+    serve="edgeformer_runtime.serve.generation:add_text_generation",
 )

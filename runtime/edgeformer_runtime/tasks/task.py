@@ -177,6 +177,7 @@ class AnswerKind:
         run_options: the options of `run` that have a meaning for such answers, beside those of the input.
         call_options: from the options of `run` to those of a call, or None for the bundle's own.
         streams: the pipeline takes input that is still arriving (`begin`, `open_stream`).
+        writes: the pipeline takes `on_text`, which it calls with each part of a text as it is written.
         stepwise: one answer takes several of dozens of programs, and an engine loads each at its first call.
         first_programs: the programs that begin a case of the vectors.
         case_tensors: the tensors that vectors store of a case, from its program and its stored answer.
@@ -202,6 +203,7 @@ class AnswerKind:
     run_options: tuple[str, ...] = ()
     call_options: Callable[[Any], Any] = lambda _: None
     streams: bool = False
+    writes: bool = False
     stepwise: bool = False
     first_programs: Callable[[Manifest], Sequence[ProgramSpec]] = all_programs
     case_tensors: Callable[[Manifest, ProgramSpec, Mapping[str, Any]], CaseTensors] = whole_tensors

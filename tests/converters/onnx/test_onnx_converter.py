@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import TensorProto
+from onnx import TensorProto, numpy_helper
 from onnx_session import run_onnx
 from small_text import cosine, reference, text_inputs
 
@@ -18,6 +20,7 @@ from edgeformer.convert.target import PRECISIONS
 from edgeformer.models.family import Program
 from edgeformer_converters.checks import Lowered
 from edgeformer_converters.onnx.converter import WEIGHTS_FILE, OnnxConverter
+from edgeformer_converters.onnx.quantize import pack_blocks, quantize_dynamically
 
 
 @pytest.fixture(scope="module")
@@ -137,3 +140,63 @@ def test_a_second_conversion_gives_the_same_bytes_and_prints_nothing(
         assert first.files == second.files
         for name in first.files:
             assert (first.folder / name).read_bytes() == (second.folder / name).read_bytes(), name
+
+
+def gated_decoder() -> onnx.ModelProto:
+    """Tokens (8,) through a table to a gated feed-forward, and to the same table as the output layer."""
+    random = np.random.default_rng(2)
+    table = random.normal(0, 1, (300, 64)).astype(np.float32)
+    weights = {
+        "table": table,
+        **{name: random.normal(0, 0.1, (128, 64)).astype(np.float32) for name in ("gate", "up")},
+        "down": random.normal(0, 0.1, (64, 128)).astype(np.float32),
+    }
+    weights["gate"][0] = weights["up"][0] = table[7]  # of this token one value behind the gate is far from all others
+    make = partial(onnx.helper.make_node, "Gemm", transB=1)
+    nodes = [
+        onnx.helper.make_node("Gather", ["table", "tokens"], ["x"], name="lookup"),
+        make(["x", "gate"], ["gated"], name="gate_product"),
+        make(["x", "up"], ["raised"], name="up_product"),
+        onnx.helper.make_node("Sigmoid", ["gated"], ["share"]),
+        onnx.helper.make_node("Mul", ["gated", "share"], ["silu"]),
+        onnx.helper.make_node("Mul", ["silu", "raised"], ["through"]),
+        make(["through", "down"], ["hidden"], name="down_product"),
+        make(["x", "table"], ["logits"], name="output_product"),
+    ]
+    graph = onnx.helper.make_graph(
+        nodes,
+        "decoder",
+        [onnx.helper.make_tensor_value_info("tokens", TensorProto.INT32, [8])],
+        [
+            onnx.helper.make_tensor_value_info(name, TensorProto.FLOAT, [8, size])
+            for name, size in (("hidden", 64), ("logits", 300))
+        ],
+        [numpy_helper.from_array(value, name) for name, value in weights.items()],
+    )
+    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
+
+
+def test_a_token_of_large_values_takes_no_bits_from_others_behind_gates_and_a_tied_table_is_stored_once(
+    tmp_path: Path,
+) -> None:
+    tokens = {"tokens": np.array([7, 1, 2, 3, 4, 5, 6, 8], np.int32)}
+    onnx.save(gated_decoder(), tmp_path / "float.onnx")
+    expected = run_onnx(tmp_path / "float.onnx", tokens, ["hidden", "logits"])
+    quantized = quantize_dynamically(gated_decoder())
+    onnx.save(quantized, tmp_path / "int8.onnx")
+    found = run_onnx(tmp_path / "int8.onnx", tokens, ["hidden", "logits"])
+    operators = Counter(node.op_type for node in quantized.graph.node)
+    assert (operators["MatMulNBits"], operators["MatMulInteger"]) == (3, 1)
+    large = [tensor for tensor in quantized.graph.initializer if np.prod(tensor.dims) >= 300 * 64]
+    assert [(list(tensor.dims), tensor.data_type) for tensor in large] == [([64, 300], TensorProto.INT8)]
+    for several in zip(found, expected, strict=True):
+        assert min(cosine(*rows) for rows in zip(*several, strict=True)) > 0.99
+
+
+def test_blocks_of_8_bits_give_the_weights_back() -> None:
+    rows = np.random.default_rng(1).normal(size=(6, 200)).astype(np.float32)
+    packed, scales = pack_blocks(rows, 8, 128)
+    assert packed.shape == (6, 2, 128) and scales.shape == (12,)
+    again = (packed.astype(np.float32) - 128) * scales.reshape(6, 2, 1)
+    assert np.abs(again.reshape(6, -1)[:, :200] - rows).max() <= scales.max() / 2 + 1e-6
+    assert not again.reshape(6, -1)[:, 200:].any()

@@ -13,16 +13,12 @@ import pytest
 import torch
 import transformers
 
-from edgeformer.attention import KERNELS
-from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
-from edgeformer.checkpoints.source_index import TorchEngine
-from edgeformer.convert.bundle_writer import finish, requirements, write_bundle
+from edgeformer.convert.bundle_writer import requirements
 from edgeformer.convert.convert import convert
 from edgeformer.convert.options import ConvertOptions
-from edgeformer.convert.target import PRECISIONS, Lowered, converter_for
+from edgeformer.convert.target import converter_for
 from edgeformer.evaluate.evaluate import evaluate
-from edgeformer.models.family import ProgramOptions
-from edgeformer.tasks.generation import GENERATION, check_byte_level, token_ids
+from edgeformer.tasks.generation import check_byte_level, token_ids
 from edgeformer_runtime import load
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.vectors import Tolerances, read_vectors
@@ -34,14 +30,10 @@ from edgeformer_runtime.pipelines.generation import GenerationResult, TextGenera
 from edgeformer_runtime.verify.decoder_replay import GenerationReplay
 from edgeformer_runtime.verify.verify import verify
 from tests.checkpoint_factory import END, save_generator
+from tests.edgeformer.tasks.drafted import Drafted
 
 PROMPT = "please remind me to call"
 LONG = 200
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_generator(tmp_path_factory.mktemp("generator") / "tiny-gpt2")
 
 
 @pytest.fixture(scope="module")
@@ -49,46 +41,6 @@ def public(source: Path) -> Any:
     """transformers' model of the source, and its tokenizer."""
     model = transformers.AutoModelForCausalLM.from_pretrained(source).eval()
     return model, transformers.AutoTokenizer.from_pretrained(source)
-
-
-class Drafted:
-    """A bundle of the source whose programs run in torch."""
-
-    def __init__(self, source: Path, folder: Path) -> None:
-        checkpoint = open_checkpoint(source)
-        module, _ = load_module(checkpoint, KERNELS["dense"])
-        options = ProgramOptions(cache_lens=(64, 224), prompt_tokens=8)
-        self.programs = checkpoint.programs(module, options)
-        self.spec = GENERATION.spec(checkpoint, self.programs, options)
-        lowered = folder / "lowered"
-        lowered.mkdir()
-        (lowered / "model.onnx").touch()
-        entries = {program.name: ("model.onnx", program.name) for program in self.programs}
-        draft, converter = folder / "draft", converter_for("onnx")
-        draft.mkdir()
-        fp32 = PRECISIONS["fp32"]
-        files = Lowered(lowered, ("model.onnx",), entries, {}, None)
-        made = write_bundle(draft, "tiny", checkpoint, converter, fp32, "dense", self.programs, files, self.spec)
-        self.bundle = finish(made, {})
-
-    def generator(self, spoil: Callable[[str, dict[str, Tensor]], None] | None = None) -> TextGenerator:
-        """A new one, with outputs that `spoil` may change."""
-        engine = TorchEngine(self.programs)
-        if spoil is not None:
-            run = engine.run
-
-            def spoiled(program: str, inputs: Any) -> dict[str, Tensor]:
-                outputs = {name: tensor.copy() for name, tensor in run(program, inputs).items()}
-                spoil(program, outputs)
-                return outputs
-
-            engine.run = spoiled  # type: ignore[method-assign]
-        return TextGenerator(self.bundle, engine)
-
-
-@pytest.fixture(scope="module")
-def drafted(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Drafted:
-    return Drafted(source, tmp_path_factory.mktemp("draft"))
 
 
 @pytest.fixture
@@ -181,7 +133,7 @@ def test_hostile_prompts_get_one_line(generator: TextGenerator, public: Any) -> 
         ("half \ud83d", "not valid Unicode: half of a surrogate pair at character 5"),
         ([5, 10_000], "expected token ids from 0 to"),
         ([-1], "expected token ids from 0 to"),
-        (("a", "b"), "expected a text or a list of token ids, found tuple"),
+        (("a", "b"), "expected a text, a list of token ids or a chat, found tuple"),
     ):
         with pytest.raises(InputError, match=message):
             generator.run(raw)  # type: ignore[arg-type]
@@ -281,11 +233,13 @@ def test_a_service_goes_on_with_prompts(drafted: Drafted) -> None:
         assert {key: answer.json()[key] for key in expected} == expected
         several = client.post("/v1/answer?max_tokens=5", json={"inputs": [{"text": PROMPT}, {"token_ids": [0]}]}).json()
         assert [each["finish_reason"] for each in several["answers"]] == ["length", "length"]
+        chat = client.post("/v1/answer?max_tokens=5&chat=true", json={"text": PROMPT}).json()
+        assert chat["tokens"] == list(drafted.generator()(PROMPT, max_tokens=5, chat=True).tokens) != expected["tokens"]
         words = client.post("/v1/answer?suggest=2", json={"text": "please remind me to c"}).json()["suggestions"]
         assert 1 <= len(words) <= 2 and "tokens" not in words[0]
         for query, document, message in (
             ("max_tokens=0", {"text": PROMPT}, "max_tokens"),
-            ("", {"text": "a", "pair": "b"}, "expected a text or a list of token ids"),
+            ("", {"text": "a", "pair": "b"}, "expected a text, a list of token ids or a chat"),
             ("", {"text": "hostile " * 1000}, "slots: shorten it"),
         ):
             refused = client.post(f"/v1/answer?{query}", json=document)
@@ -334,6 +288,10 @@ def test_a_bundle_goes_on_as_transformers_does(
     expected = greedy((model, transformers.AutoTokenizer.from_pretrained(source)), PROMPT, LONG)
     with load(rows[0].path) as pipeline:
         assert list(pipeline(PROMPT, max_tokens=LONG).tokens) == expected
+    with load(rows[0].path, isolated=True) as pipeline:
+        told: list[str] = []
+        found = pipeline.run(PROMPT, GenerateOptions(max_tokens=8), on_text=told.append)  # type: ignore[call-arg]
+        assert list(found.tokens) == expected[:8] and "".join(told) == found.text and len(told) > 1
     for row in rows:
         with Bundle.open(row.path) as bundle:
             assert verify(bundle).ok
