@@ -24,7 +24,7 @@ from edgeformer.models.family import Program, ProgramOptions
 from edgeformer.models.text import TextEncoder, TextModel, text_programs
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.preprocess.recording import RecordingPreprocessing
+from edgeformer_runtime.tasks.speech import RecordingPreprocessing
 from edgeformer_runtime.tasks.vision import ImagePreprocessing
 
 IMPLEMENTATION = "edgeformer"

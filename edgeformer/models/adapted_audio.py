@@ -35,8 +35,15 @@ from edgeformer.models.score_range import score_range
 from edgeformer_runtime.bundle.manifest import TensorSpec
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.preprocess.recording import FilterBank, RecordingEncoder, RecordingPreprocessing
-from edgeformer_runtime.tasks.speech import ENERGIES_INPUT, LENGTH_INPUT, RECORDING_PROGRAM, SAMPLES_INPUT
+from edgeformer_runtime.preprocess.log_mel import RecordingEncoder
+from edgeformer_runtime.tasks.speech import (
+    ENERGIES_INPUT,
+    LENGTH_INPUT,
+    RECORDING_PROGRAM,
+    SAMPLES_INPUT,
+    FilterBank,
+    RecordingPreprocessing,
+)
 
 if TYPE_CHECKING:
     from edgeformer.checkpoints.checkpoint import Checkpoint

@@ -43,8 +43,7 @@ from edgeformer.models.family import Family
 from edgeformer.models.text import SPAN_ENDS, TOKEN_HEADS, TextEmbedder, check_task, id2label, unwrapped
 from edgeformer.tasks.task import TASKS
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.preprocess.recording import RecordingPreprocessing
-from edgeformer_runtime.tasks.speech import ENERGIES_INPUT, LENGTH_INPUT, SAMPLES_INPUT
+from edgeformer_runtime.tasks.speech import ENERGIES_INPUT, LENGTH_INPUT, SAMPLES_INPUT, RecordingPreprocessing
 
 AUTO_CLASSES = {
     "text-classification": "AutoModelForSequenceClassification",

@@ -18,9 +18,9 @@ from edgeformer_runtime.bundle.manifest import Manifest
 from edgeformer_runtime.bundle.specs import PROGRAM_STATE, AudioPreprocessing, Classification, Transcription
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.preprocess.audio import open_audio
-from edgeformer_runtime.preprocess.log_mel import mel_filter_bank, write_mel_filters
-from edgeformer_runtime.preprocess.recording import RecordingEncoder, RecordingPreprocessing
+from edgeformer_runtime.preprocess.log_mel import RecordingEncoder, mel_filter_bank, write_mel_filters
 from edgeformer_runtime.preprocess.silence import quietest_cut
+from edgeformer_runtime.tasks.speech import RecordingPreprocessing
 
 if TYPE_CHECKING:
     from edgeformer.checkpoints.checkpoint import Checkpoint

@@ -11,8 +11,8 @@ from safetensors.numpy import load_file
 from edgeformer_runtime.bundle import strict_json
 from edgeformer_runtime.bundle.specs import AudioPreprocessing
 from edgeformer_runtime.preprocess.image import ImageEncoder
-from edgeformer_runtime.preprocess.log_mel import LogMel
-from edgeformer_runtime.preprocess.recording import RecordingEncoder, RecordingPreprocessing
+from edgeformer_runtime.preprocess.log_mel import LogMel, RecordingEncoder
+from edgeformer_runtime.tasks.speech import RecordingPreprocessing
 from edgeformer_runtime.tasks.vision import ImagePreprocessing, normalisation_table, to_input
 from tests.golden.golden_files import FOLDER
 

@@ -26,8 +26,8 @@ from edgeformer_runtime.bundle.specs import (
     Transcription,
     bucket_layout,
 )
-from edgeformer_runtime.preprocess.recording import FilterBank, RecordingPreprocessing
 from edgeformer_runtime.tasks.programs import MASK_POSITION
+from edgeformer_runtime.tasks.speech import FilterBank, RecordingPreprocessing
 from edgeformer_runtime.tasks.tokens import SPAN_ENDS, MaskedToken, SpanExtraction, TokenLabels
 from edgeformer_runtime.tasks.vision import ImagePreprocessing
 

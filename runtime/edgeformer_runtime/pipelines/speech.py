@@ -27,8 +27,8 @@ from edgeformer_runtime.pipelines.speech_session import SpeechSession
 from edgeformer_runtime.pipelines.speech_stream import StreamOptions, StreamUpdate, TranscriptStream
 from edgeformer_runtime.pipelines.transcript import Segment, Transcript
 from edgeformer_runtime.preprocess.audio import AudioReader, RawAudio, open_audio
-from edgeformer_runtime.preprocess.recording import RecordingEncoder, RecordingPreprocessing
-from edgeformer_runtime.tasks.speech import ENERGIES_INPUT, LENGTH_INPUT, SAMPLES_INPUT
+from edgeformer_runtime.preprocess.log_mel import RecordingEncoder
+from edgeformer_runtime.tasks.speech import ENERGIES_INPUT, LENGTH_INPUT, SAMPLES_INPUT, RecordingPreprocessing
 
 PLAIN = TranscribeOptions(timestamps=False)
 """How the reference answer is asked for."""

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from edgeformer_runtime.bundle.manifest import MANIFEST_NAME, Manifest, check_unique
 from edgeformer_runtime.bundle.specs import (
@@ -16,8 +19,7 @@ from edgeformer_runtime.bundle.specs import (
     Transcription,
     bucket_layout,
 )
-from edgeformer_runtime.errors import BundleError
-from edgeformer_runtime.preprocess.recording import RecordingPreprocessing
+from edgeformer_runtime.errors import BundleError, InputError
 from edgeformer_runtime.tasks.programs import CLASSIFICATION
 from edgeformer_runtime.tasks.task import AnswerKind, CaseTensors, InputKind, NamedFile, Task
 
@@ -190,7 +192,85 @@ SPEECH_RECOGNITION = Task(
 )
 
 
-# Labels of recordings.
+# Labels of recordings: what a manifest says of their input, and the task.
+
+
+@dataclass(frozen=True)
+class FilterBank:
+    """Logarithms of the energies in bands of the mel scale, as Kaldi computes them (Povey et al. 2011).
+
+    Attributes:
+        frames: T of the model's input. A recording of fewer is continued with logarithms of 0; of more it loses its
+            end.
+        n_mels: bands, of equal width on the mel scale 1127 ln(1 + Hz / 700).
+        frame_samples: of one frame, under a symmetric Hann window.
+        hop_samples: from one frame to the next; the first begins with the first sample.
+        n_fft: what a frame is filled up to with zeros before its spectrum is taken.
+        low_hz, high_hz: where the first band begins and the last one ends.
+        preemphasis: the factor of the sample before, which is subtracted from each.
+        log_floor: what energies are raised to before the natural logarithm.
+        mean, std: of the model's input, which is (logarithm - mean) / std.
+    """
+
+    frames: int
+    n_mels: int
+    frame_samples: int
+    hop_samples: int
+    n_fft: int
+    low_hz: float
+    high_hz: float
+    preemphasis: float
+    log_floor: float
+    mean: float
+    std: float
+
+    def __post_init__(self) -> None:
+        sizes = (self.frames, self.n_mels, self.hop_samples)
+        if min(sizes) < 1 or not 2 <= self.frame_samples <= self.n_fft or self.n_fft % 2:
+            raise InputError(
+                "filter bank: expected frames, n_mels and hop_samples above 0 and an even n_fft of at least "
+                f"frame_samples, found {sizes}, {self.n_fft} and {self.frame_samples}"
+            )
+        if not (0 <= self.low_hz < self.high_hz and self.log_floor >= np.finfo(np.float32).tiny and self.std > 0):
+            raise InputError(
+                f"filter bank: expected 0 <= low_hz < high_hz, a log_floor that float32 holds and a std above 0, found "
+                f"{self.low_hz:g}, {self.high_hz:g}, {self.log_floor:g} and {self.std:g}"
+            )
+
+    @property
+    def samples(self) -> int:
+        """Of the longest recording that loses nothing but what fills no frame."""
+        return self.frame_samples + (self.frames - 1) * self.hop_samples
+
+
+@dataclass(frozen=True)
+class RecordingPreprocessing:
+    """A recording to the input of a classifier.
+
+    Attributes:
+        sample_rate: of the model, in Hz; audio of another rate is resampled.
+        shortest_samples: of a recording that the model can classify.
+        normalize: whether samples get a mean of 0 and a variance of 1, taken over the whole recording.
+        filter_bank: what is computed of the samples; None: they are the input themselves.
+    """
+
+    sample_rate: int
+    shortest_samples: int
+    normalize: bool
+    filter_bank: FilterBank | None
+    kind: str = "recording"
+
+    def __post_init__(self) -> None:
+        if min(self.sample_rate, self.shortest_samples) < 1:
+            raise InputError("recording: expected a sample_rate and shortest_samples of at least 1")
+        bank = self.filter_bank
+        if bank is None:
+            return
+        if self.normalize or bank.high_hz > self.sample_rate / 2 or self.shortest_samples < bank.frame_samples:
+            raise InputError(
+                "recording: a filter_bank takes samples as they are, ends at half the sample_rate, and has a whole "
+                "frame in the shortest recording"
+            )
 
 
 RECORDING_PROGRAM = "recording"

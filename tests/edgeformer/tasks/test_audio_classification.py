@@ -25,7 +25,8 @@ from edgeformer_runtime import load
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.preprocess.audio import open_audio
-from edgeformer_runtime.preprocess.recording import RecordingEncoder, RecordingPreprocessing
+from edgeformer_runtime.preprocess.log_mel import RecordingEncoder
+from edgeformer_runtime.tasks.speech import RecordingPreprocessing
 from edgeformer_runtime.verify.verify import verify
 from tools.families import save
 
