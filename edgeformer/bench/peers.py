@@ -247,11 +247,11 @@ def save_ncnn_output(model: str, inputs: str, result: str) -> None:
     np.save(result, np.asarray(ncnn_run(model, inputs, threads=1)()).ravel())
 
 
-def _programs(checkpoint: Checkpoint, inputs: Mapping[str, Tensor], attention: str, batch: int) -> tuple[Program, ...]:
-    """The model's program for such inputs as peers get it, all inputs and outputs with a first axis of `batch`."""
+def _programs(checkpoint: Checkpoint, arrays: Mapping[str, Tensor], attention: str, batch: int) -> tuple[Program, ...]:
+    """The program that takes such inputs as peers get it, all inputs and outputs with a first axis of `batch`."""
     module, _ = load_module(checkpoint, KERNELS[attention])
     compute_all_tokens(module)
-    programs = checkpoint.programs(module, _options(checkpoint, inputs))
+    programs = checkpoint.programs(module, _options(checkpoint, arrays))
     return tuple(
         replace(
             program,
@@ -259,6 +259,7 @@ def _programs(checkpoint: Checkpoint, inputs: Mapping[str, Tensor], attention: s
             outputs=tuple(replace(spec, shape=(batch, *spec.shape[1:])) for spec in program.outputs),
         )
         for program in programs
+        if {spec.name for spec in program.inputs} == set(arrays)
     )
 
 

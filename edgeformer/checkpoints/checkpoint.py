@@ -193,7 +193,7 @@ def open_checkpoint(
     task = task_of(family, raw, files, task, sentence, new_head)
     check_attention(raw, task)
     record = TASKS[task]
-    reads_text = record.takes == TEXT
+    reads_text = record.takes == TEXT or record.beside_texts
     embeds = record.pooled and not new_head
     dense_files = sentence.dense_files if embeds else ()
     check_weight_files(dense_files)

@@ -29,7 +29,7 @@ _SHOWN = 8
 
 REST = "*"
 """In a table: all that it does not name, where another library's class reads it."""
-TEXT, IMAGE, AUDIO, PROMPT = "text", "image", "audio", "prompt"
+TEXT, IMAGE, AUDIO, PROMPT, IMAGE_TEXT = "text", "image", "audio", "prompt", "image-text"
 """What models read: the kinds of preprocessing in a manifest."""
 GENERATION_FILE, PREPROCESSOR_FILE = "generation_config.json", "preprocessor_config.json"
 PROCESSOR_FILE = "processor_config.json"
@@ -392,6 +392,7 @@ def _audio_files(source: SourceFolder) -> Files:
 _FILES: Mapping[str, Callable[[SourceFolder], Files]] = {
     TEXT: _text_files,
     IMAGE: _image_files,
+    IMAGE_TEXT: lambda source: _text_files(source)[:2],
     AUDIO: _audio_files,
     PROMPT: _prompt_files,
 }

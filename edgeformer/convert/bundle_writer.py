@@ -105,7 +105,8 @@ def write_bundle(
 
 def requirements(converter: Converter, spec: TaskSpec) -> tuple[Requirements, str | None]:
     """What runs a bundle, and a warning where an app could run the model but not do its task or read its tokenizer."""
-    file, phones = getattr(spec.preprocessing, "tokenizer", None), ("android_api", "ios")
+    reads, phones = getattr(spec.preprocessing, "text", spec.preprocessing), ("android_api", "ios")
+    file = getattr(reads, "tokenizer", None)
     unread = None if file is None else unread_by_phones(spec.assets[file].decode())
     without: dict[str, Any] = dict.fromkeys(phones)
     if not any(getattr(converter.requires, key) for key in phones):

@@ -33,7 +33,8 @@ LONGEST = 4096
 
 def check_encoding(examination: Examination) -> Iterable[Finding]:
     """The ids of texts against a reference in Python."""
-    spec = cast(TextPreprocessing, examination.bundle.manifest.preprocessing)
+    reads = examination.bundle.manifest.preprocessing
+    spec = cast(TextPreprocessing, getattr(reads, "text", reads))
     if spec.tokenizer is None:
         return [
             info(

@@ -25,6 +25,7 @@ from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.pipelines.results import ClassificationResult
 from edgeformer_runtime.registry import did_you_mean
+from edgeformer_runtime.tasks.image_text import ImageTextOptions, Similarity
 
 TOP = 5
 LEAST_IMAGES = 2
@@ -77,7 +78,7 @@ class Evaluation(Comparison[Accuracy]):
 def evaluate_classification(asker: Asker, data: str, limit: int | None) -> Evaluation | LabelSetEvaluation:
     """Ask a classifier; of texts whose labels stand for themselves see `evaluate_label_sets`."""
     manifest = asker.bundle.manifest
-    head = cast(Classification, manifest.postprocessing)
+    head = cast("Classification | Similarity", manifest.postprocessing)
     if head.activation == "sigmoid" and manifest.preprocessing.kind == "text":
         return evaluate_label_sets(asker, data, limit)
     return evaluate_classes(asker, data, limit)
@@ -89,14 +90,20 @@ def best_labels(asker: Asker, data: str, limit: int | None) -> Answers:
 
 
 def evaluate_classes(asker: Asker, data: str, limit: int | None) -> Evaluation:
-    """Ask a classifier about inputs that have one label each; see `open_data`."""
-    head = cast(Classification, asker.bundle.manifest.postprocessing)
-    with open_data(data, asker.bundle.manifest.preprocessing.kind, head.labels) as opened:
+    """Ask a classifier about inputs that have one label each; see `open_data`.
+
+    One without labels of its own is asked to choose among those of the data.
+    """
+    manifest = asker.bundle.manifest
+    kind = manifest.preprocessing.kind
+    own_labels: tuple[str, ...] | None = getattr(manifest.postprocessing, "labels", None)
+    labels = data_labels(data, kind) if own_labels is None else own_labels
+    with open_data(data, kind, labels) as opened:
         chosen = opened if limit is None else opened.limited(limit)
-        asked = ask(asker, chosen.examples, _best)
+        asked = ask(asker, chosen.examples, _best, ImageTextOptions(labels) if own_labels is None else None)
     truth = [example.label for example in chosen.examples]
-    names = [head.labels[index] for index in truth]
-    index = {label: number for number, label in enumerate(head.labels)}
+    names = [labels[index] for index in truth]
+    index = {label: number for number, label in enumerate(labels)}
     own, theirs = asked.own, asked.theirs
     accuracy = _accuracy(own, names)
     return Evaluation(
@@ -109,7 +116,7 @@ def evaluate_classes(asker: Asker, data: str, limit: int | None) -> Evaluation:
         else _mean([mine[0] == other[0] for mine, other in zip(own, theirs, strict=True)]),
         truncated=asked.truncated,
         notes=(*chosen.notes, *asked.notes),
-        report=class_report(truth, [index[best[0]] for best in own], head.labels),
+        report=class_report(truth, [index[best[0]] for best in own], labels),
         answers=Answers(
             metric=ACCURACY,
             value=accuracy.top1,

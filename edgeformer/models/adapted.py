@@ -181,12 +181,13 @@ class Network(nn.Module):
             self.register_buffer(name, make().contiguous(), persistent=False)
         return self.get_buffer(name)
 
-    def call(self, **inputs: Any) -> Any:
-        """The public module's answer."""
+    def call(self, method: str = "forward", /, **inputs: Any) -> Any:
+        """The public module's answer, or that of another of its methods or parts."""
         self._asked = 0
         token = _running.set(self)
+        answering = self.public if method == "forward" else getattr(self.public, method)
         try:
-            return self.public(**inputs, return_dict=True)
+            return answering(**inputs, return_dict=True)
         finally:
             _running.reset(token)
 

@@ -67,6 +67,12 @@ IMAGE_OUTPUTS: dict[str, tuple[tuple[str, ...], Callable[[Any], tuple[Tensor, ..
 """By task: the names of the program's outputs, and what they are of the public module's answer."""
 
 
+def in_module_order(pixels: Tensor, takes_bgr: bool) -> Tensor:
+    """Pixels (B, 3, H, W) of red, green, blue as a public module takes them."""
+    # Slices and a concatenation, which the tools of all targets lower; a reversal is an operator of its own.
+    return torch.cat((pixels[:, 2:], pixels[:, 1:2], pixels[:, :1]), dim=1) if takes_bgr else pixels
+
+
 class AdaptedImageModel(nn.Module):
     """An image model of transformers. `takes_bgr`: its public module takes blue, green, red.
 
@@ -122,9 +128,7 @@ class AdaptedImageModel(nn.Module):
 
     def _named(self, pixels: Tensor, rows: Tensor | None = None, columns: Tensor | None = None) -> dict[str, Tensor]:
         """What the public module takes: behind an image's edges zeros, which no pixel of a bundle's is."""
-        if self.takes_bgr:
-            # Slices and a concatenation, which the tools of all targets lower; a reversal is an operator of its own.
-            pixels = torch.cat((pixels[:, 2:], pixels[:, 1:2], pixels[:, :1]), dim=1)
+        pixels = in_module_order(pixels, self.takes_bgr)
         if rows is None or columns is None:
             return {"pixel_values": pixels}
         pixels = pixels * (rows[:, None, :, None] * columns[:, None, None, :])

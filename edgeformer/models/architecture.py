@@ -38,6 +38,7 @@ from edgeformer.models.adapted_images import (
     image_programs,
     read_image_processor,
 )
+from edgeformer.models.adapted_pairs import is_pair, pair_family
 from edgeformer.models.config import MAX_LAYERS, refusing
 from edgeformer.models.family import Family
 from edgeformer.models.text import SPAN_ENDS, TOKEN_HEADS, TextEmbedder, check_task, id2label, unwrapped
@@ -53,6 +54,7 @@ AUTO_CLASSES = {
     "token-classification": "AutoModelForTokenClassification",
     "image-classification": "AutoModelForImageClassification",
     "image-embedding": "AutoModel",
+    "image-text": "AutoModelForZeroShotImageClassification",
     "object-detection": "AutoModelForObjectDetection",
     "image-segmentation": "AutoModelForSemanticSegmentation",
     "audio-classification": "AutoModelForAudioClassification",
@@ -345,4 +347,5 @@ def family_of(raw: Mapping[str, Any], folder: Path | None) -> Family[AdaptedConf
     Raises:
         InputError: transformers is not installed, or has no such architecture.
     """
-    return Architecture(raw, folder).family()
+    made = Architecture(raw, folder)
+    return pair_family(made) if is_pair(made) else made.family()

@@ -1,4 +1,4 @@
-"""The tasks of images: classification, embedding, objects and segments, and images to judge such models by."""
+"""The tasks of images: classification, embedding, objects and segments, texts beside images; and images to judge by."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ from PIL import Image
 
 from edgeformer.models.family import ProgramOptions
 from edgeformer.tasks.task import Metric, Task, TaskSpec, Training
-from edgeformer.tasks.text import ACCURACY, MAX_CALIBRATION_SAMPLES, TENSOR_PEERS
-from edgeformer_runtime.bundle.specs import Classification, Embedding, Postprocessing
+from edgeformer.tasks.text import ACCURACY, MAX_CALIBRATION_SAMPLES, TENSOR_PEERS, bucket_lengths, sentences, text_spec
+from edgeformer_runtime.bundle.manifest import Manifest
+from edgeformer_runtime.bundle.specs import Classification, Embedding, Postprocessing, TextPreprocessing
+from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.tasks.image_text import ImageTextPreprocessing, Similarity, text_programs
 from edgeformer_runtime.tasks.vision import (
     BOX,
     BOXES,
@@ -204,7 +207,8 @@ def _spread(folder: Path) -> Iterator[Path]:
 
 
 def _gate_inputs(pipeline: Any) -> Iterator[tuple[str, Any]]:
-    spec = cast(ImagePreprocessing, pipeline.bundle.manifest.preprocessing)
+    reads = pipeline.bundle.manifest.preprocessing
+    spec = cast(ImagePreprocessing, getattr(reads, "image", reads))
     count = GATE_IMAGES if spec.height * spec.width <= LARGE_INPUT else GATE_IMAGES // 4
     return ((f"drawn image {index}", file) for index, file in enumerate(varied_images(count)))
 
@@ -297,3 +301,69 @@ SEGMENTATION = replace(
     agreement="edgeformer.convert.agreement:compare_pixels",
 )
 """Of a model that says of places on a grid, which covers the image, what is there."""
+
+
+# Images beside texts.
+
+
+SAMPLE_LABELS = ("cat", "dog", "\u4f60\u597d", "\u05e9\u05dc\u05d5\u05dd", "\U0001f44d\U0001f3fd")
+"""That the first recorded image is compared with."""
+
+
+def _image_text(checkpoint: Checkpoint, programs: tuple[Program, ...], options: ProgramOptions) -> TaskSpec:  # noqa: ARG001
+    image, *buckets = programs
+    if checkpoint.tokenizer_json is None:
+        raise InputError("image-text needs a tokenizer, and the checkpoint has none: save it with the model")
+    towers: tuple[Any, Any] = image.module, buckets[0].module
+    head = Similarity(
+        dim=image.outputs[0].shape[-1],
+        scale=towers[0].factor,
+        bias=towers[0].addend,
+        activation="sigmoid" if towers[1].whole else "softmax",
+    )
+    images = image_spec(IMAGE_TEXT, checkpoint, head)
+    texts = text_spec(IMAGE_TEXT, checkpoint, tuple(buckets), head)
+    preprocessing = ImageTextPreprocessing(
+        cast(ImagePreprocessing, images.preprocessing), cast(TextPreprocessing, texts.preprocessing)
+    )
+    return replace(
+        images,
+        preprocessing=preprocessing,
+        assets={**images.assets, **texts.assets},
+        samples=(
+            *images.samples,
+            {**images.samples[0], "labels": list(SAMPLE_LABELS)},
+            *(each for each in texts.samples if "pair" not in each),
+        ),
+    )
+
+
+def _text_lengths(manifest: Manifest) -> ProgramOptions:
+    return ProgramOptions(seq_lens=tuple(bucket_lengths(text_programs(manifest))))
+
+
+def _both_gate_inputs(pipeline: Any) -> Iterator[tuple[str, Any]]:
+    from edgeformer.data.labelled import spread
+
+    yield from _gate_inputs(pipeline)
+    yield from ((shorten(text), {"text": text}) for text in spread(sentences(), GATE_IMAGES))
+
+
+IMAGE_TEXT = replace(
+    EMBEDDING,
+    name="image-text",
+    noun="comparer of images and texts",
+    takes="image-text",
+    spec=_image_text,
+    evaluation=CLASSIFICATION.evaluation,
+    aliases=("zeroshotimageclassification", "clip", "siglip", "imagetextembedding"),
+    beside_texts=True,
+    scores="edgeformer.models.adapted_pairs:pair_scores",
+    program_options=_text_lengths,
+    calibrate=None,
+    sample_inputs=None,
+    gate_inputs=_both_gate_inputs,
+    metric=ACCURACY,
+    checks={"tokenizer": "edgeformer.doctor.check_task:check_encoding"},
+)
+"""Of a model with a tower for images and one for texts: labels for a photo, photos for a text."""

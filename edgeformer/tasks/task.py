@@ -164,6 +164,7 @@ class Task:
         judged_by_labels: whether `convert --eval` judges it by labelled data: its postprocessing has `labels`.
         pooled: whether its answer is pooled from the tokens' vectors, as the files of sentence-transformers say.
         writes: whether it answers with text, for which the checkpoint has a tokenizer.
+        beside_texts: the model takes texts, too, beside what `takes` says: its bundle has a tokenizer.
         heads: parts of public checkpoints that it needs and other tasks leave out; one that lacks the first is refused.
         headless: what to do about a checkpoint without them.
         scores: "module:attribute" of (module, checkpoint) to the range of the attention scores that a mask is added to;
@@ -208,6 +209,7 @@ class Task:
     judged_by_labels: bool = False
     pooled: bool = False
     writes: bool = False
+    beside_texts: bool = False
     heads: tuple[str, ...] = ()
     headless: str = ""
     scores: str | None = None
@@ -242,6 +244,7 @@ TASKS: Registry[Task] = Registry(
         "token-classification": "edgeformer.tasks.tokens:TOKEN_CLASSIFICATION",
         "image-classification": "edgeformer.tasks.image:CLASSIFICATION",
         "image-embedding": "edgeformer.tasks.image:EMBEDDING",
+        "image-text": "edgeformer.tasks.image:IMAGE_TEXT",
         "object-detection": "edgeformer.tasks.image:DETECTION",
         "image-segmentation": "edgeformer.tasks.image:SEGMENTATION",
         "speech-recognition": "edgeformer.tasks.speech:RECOGNITION",

@@ -23,7 +23,7 @@ from tests.golden.golden_files import document
 from tests.golden.make_unicode import BLOCK, SURROGATES
 from tests.golden.make_wordpiece import LINES, _random_lines
 
-CLIP = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+CLIP = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
 SPACE = "\u2581"
 TEXTS = (

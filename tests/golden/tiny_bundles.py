@@ -28,6 +28,7 @@ from edgeformer_runtime.pipelines import open_pipeline
 from edgeformer_runtime.pipelines.program import ProgramPipeline
 from edgeformer_runtime.pipelines.speech import Transcriber
 from edgeformer_runtime.preprocess.log_mel import mel_filter_bank, write_mel_filters
+from edgeformer_runtime.tasks.image_text import PHOTO_TEMPLATE
 from edgeformer_runtime.tasks.programs import MASK_POSITION
 from edgeformer_runtime.verify.decoder_replay import record
 from tests.golden import tiny_manifests as tiny
@@ -207,6 +208,16 @@ def image_bundle(folder: Path) -> None:
     _complete(folder, tiny.image(), IMAGE_SAMPLES)
 
 
+def image_text_bundle(folder: Path) -> None:
+    """Images beside texts, those of two labels among them."""
+    _photos(folder / "vectors")
+    (folder / "tokenizer.json").write_text(_word_piece(), encoding="utf-8")
+    labels = ["lights", "hello!"]
+    named = [{"text": PHOTO_TEMPLATE.replace("{}", label)} for label in labels]
+    samples = (*IMAGE_SAMPLES, {**IMAGE_SAMPLES[0], "labels": labels}, *named, {"text": "hello " * 40}, {"text": "on"})
+    _complete(folder, tiny.image_text(), samples)
+
+
 def speech_bundle(folder: Path) -> None:
     """A recogniser of speech, in two lengths."""
     (folder / "tokenizer.json").write_text(byte_tokenizer(), encoding="utf-8")
@@ -232,6 +243,7 @@ BUNDLES: dict[str, Callable[[Path], None]] = {
     "tiny-entities.zip": entity_bundle,
     "tiny-fills.zip": fill_bundle,
     "tiny-image.zip": image_bundle,
+    "tiny-image-text.zip": image_text_bundle,
     "tiny-speech.zip": speech_bundle,
 }
 

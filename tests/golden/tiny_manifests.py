@@ -26,6 +26,7 @@ from edgeformer_runtime.bundle.specs import (
     Transcription,
     bucket_layout,
 )
+from edgeformer_runtime.tasks.image_text import ImageTextPreprocessing, Similarity
 from edgeformer_runtime.tasks.programs import MASK_POSITION
 from edgeformer_runtime.tasks.speech import FilterBank, RecordingPreprocessing
 from edgeformer_runtime.tasks.tokens import SPAN_ENDS, MaskedToken, SpanExtraction, TokenLabels
@@ -182,6 +183,20 @@ def recording(bank: bool = False) -> Manifest:
         )
     head = Classification(LABELS, "softmax")
     return _manifest("tiny-recording", "adapted-wav2vec2", "audio-classification", "onnx", programs, spec, head)
+
+
+def image_text() -> Manifest:
+    """Embeddings of images and of texts, in two buckets."""
+    output = TensorSpec("embedding", "float32", (1, EMBEDDING_DIM))
+    pixels = TensorSpec("pixels", "float32", (1, 3, IMAGE_SPEC.height, IMAGE_SPEC.width))
+    texts = (
+        ProgramSpec(f"seq_{length}", MODEL, "main", (TensorSpec("input_ids", "int32", (1, length)),), (output,))
+        for length in SEQ_LENS
+    )
+    programs = (ProgramSpec("image", MODEL, "main", (pixels,), (output,)), *texts)
+    spec = ImageTextPreprocessing(IMAGE_SPEC, TextPreprocessing("tokenizer.json", 0, 12))
+    head = Similarity(EMBEDDING_DIM, scale=0.25, bias=-0.5, activation="softmax")
+    return _manifest("tiny-image-text", "adapted-clip", "image-text", "onnx", programs, spec, head)
 
 
 def speech_spec(

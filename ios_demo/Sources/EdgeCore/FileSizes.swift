@@ -42,6 +42,7 @@ enum FileSizes {
         switch manifest.preprocessing {
         case .text(let text): if let tokenizer = text.tokenizer { limits[tokenizer] = maxTableBytes }
         case .audio(let audio): limits[audio.melFilters] = maxTableBytes
+        case .imageText(let both): if let tokenizer = both.text.tokenizer { limits[tokenizer] = maxTableBytes }
         case .image: break
         }
         if case .transcription(let head) = manifest.postprocessing { limits[head.tokenizer] = maxTableBytes }

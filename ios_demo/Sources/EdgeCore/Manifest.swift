@@ -18,6 +18,8 @@ public enum BundleTask: String, CaseIterable, Sendable {
     case imageClassification = "image-classification"
     /// A vector for an image.
     case imageEmbedding = "image-embedding"
+    /// Labels of a call with scores for an image, or a vector for an image or a text.
+    case imageText = "image-text"
     /// A transcript of a recording.
     case speechRecognition = "speech-recognition"
 }
@@ -58,11 +60,29 @@ public struct TextPreprocessing: Equatable, Sendable {
     public let vocabSize: Int?
 }
 
+/// An image for the program `image`, or a text for one of the others, which are its buckets.
+public struct ImageTextPreprocessing: Equatable, Sendable {
+    /// Of images.
+    public let image: ImagePreprocessing
+    /// Of texts.
+    public let text: TextPreprocessing
+}
+
 /// From raw input to the programs' inputs.
 public enum Preprocessing: Equatable, Sendable {
     case text(TextPreprocessing)
     case image(ImagePreprocessing)
+    case imageText(ImageTextPreprocessing)
     case audio(AudioPreprocessing)
+
+    /// How images become pixels; nil: it takes none.
+    var pixels: ImagePreprocessing? {
+        switch self {
+        case .image(let spec): spec
+        case .imageText(let spec): spec.image
+        case .text, .audio: nil
+        }
+    }
 }
 
 /// How logits become scores.
@@ -93,6 +113,18 @@ public struct Embedding: Equatable, Sendable {
 public struct Score: Equatable, Sendable {
     /// The score is the output's sigmoid, from 0 to 1.
     public let isSigmoid: Bool
+}
+
+/// Every program's output is an embedding of L2 norm 1.
+public struct Similarity: Equatable, Sendable {
+    /// Components of a vector.
+    public let dim: Int
+    /// A cosine times `scale` plus `bias` is a logit.
+    public let scale: Double
+    /// See `scale`.
+    public let bias: Double
+    /// Over the logits of a call's labels.
+    public let activation: Activation
 }
 
 /// An answer is a span of the second text, scored by its first token and its last.
@@ -133,6 +165,7 @@ public enum Postprocessing: Equatable, Sendable {
     case classification(Classification)
     case embedding(Embedding)
     case score(Score)
+    case similarity(Similarity)
     case spans(SpanExtraction)
     case entities(TokenLabels)
     case fills(MaskedToken)

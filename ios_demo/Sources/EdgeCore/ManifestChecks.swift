@@ -67,6 +67,14 @@ enum ManifestChecks {
         case (.imageEmbedding, .image(let image), .embedding(let head)):
             try checkImage(image, manifest)
             try checkWidth(head.dim, manifest)
+        case (.imageText, .imageText(let spec), .similarity(let head)):
+            try checkImage(spec.image, manifest, manifest.programs.filter { $0.name == Manifest.imageProgram })
+            let texts = manifest.textPrograms
+            guard !texts.isEmpty, spec.text.tokenizer != nil else {
+                throw fault("image-text needs a tokenizer, and programs for texts")
+            }
+            try checkText(spec.text, manifest, texts)
+            try checkWidth(head.dim, manifest)
         case (.speechRecognition, .audio(let audio), .transcription(let head)):
             try checkSpeech(audio, head, manifest)
         default:
@@ -121,15 +129,18 @@ enum ManifestChecks {
     }
 
     /// The tokenizer is there, and the programs are buckets of different lengths.
-    private static func checkText(_ spec: TextPreprocessing, _ manifest: Manifest) throws {
+    private static func checkText(
+        _ spec: TextPreprocessing, _ manifest: Manifest, _ programs: [ProgramSpec]? = nil
+    ) throws {
+        let programs = programs ?? manifest.programs
         if let tokenizer = spec.tokenizer, manifest.files[tokenizer] == nil {
             throw fault("preprocessing.tokenizer: \(shown(tokenizer)) is not among files")
         }
         guard spec.padTokenId < spec.vocabSize ?? Int.max else {
             throw fault("preprocessing.pad_token_id is not below vocab_size")
         }
-        for program in manifest.programs { try checkTextInputs(program) }
-        try checkUnique(manifest.programs.map { String($0.inputs[0].shape[1]) }, "sequence length")
+        for program in programs { try checkTextInputs(program) }
+        try checkUnique(programs.map { String($0.inputs[0].shape[1]) }, "sequence length")
     }
 
     private static func checkTextInputs(_ program: ProgramSpec) throws {
@@ -147,9 +158,12 @@ enum ManifestChecks {
     }
 
     /// There is one program, and its input is what the preprocessing gives.
-    private static func checkImage(_ spec: ImagePreprocessing, _ manifest: Manifest) throws {
+    private static func checkImage(
+        _ spec: ImagePreprocessing, _ manifest: Manifest, _ programs: [ProgramSpec]? = nil
+    ) throws {
+        let programs = programs ?? manifest.programs
         let expected = TensorSpec(name: Manifest.imageInput, dtype: .float32, shape: [1, 3, spec.height, spec.width])
-        guard manifest.programs.map(\.name) == [Manifest.imageProgram], manifest.programs[0].inputs == [expected] else {
+        guard programs.map(\.name) == [Manifest.imageProgram], programs[0].inputs == [expected] else {
             throw fault(
                 "programs: images have one program '\(Manifest.imageProgram)' with one input '\(Manifest.imageInput)', "
                     + "float32 of shape \(expected.shape)")
@@ -187,6 +201,9 @@ enum ManifestChecks {
 }
 
 extension Manifest {
+    /// The programs that take texts, of a bundle that takes images, too.
+    var textPrograms: [ProgramSpec] { programs.filter { $0.name != Self.imageProgram } }
+
     /// The largest number that an input of integers may hold; nil: any, or it is none of integers.
     ///
     /// `Int32.max`: of token ids whose vocabulary is not known.
@@ -200,7 +217,12 @@ extension Manifest {
             default: return nil
             }
         }
-        guard case .text(let spec) = preprocessing else { return nil }
+        let spec: TextPreprocessing
+        switch preprocessing {
+        case .text(let text): spec = text
+        case .imageText(let both) where program.name != Self.imageProgram: spec = both.text
+        default: return nil
+        }
         return name == "input_ids" ? spec.vocabSize.map { $0 - 1 } ?? Int(Int32.max) : 1
     }
 }

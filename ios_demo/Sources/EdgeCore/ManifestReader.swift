@@ -145,9 +145,11 @@ enum ManifestReader {
         switch try kind(found) {
         case "text": return .text(try text(found))
         case "image": return .image(try image(found))
+        case "image-text": return .imageText(try imageText(found))
         case "audio": return .audio(try audio(found))
         case let other:
-            throw BundleError("\(found.path).kind: expected one of text, image, audio, found \(shown(other))")
+            throw BundleError(
+                "\(found.path).kind: expected one of text, image, image-text, audio, found \(shown(other))")
         }
     }
 
@@ -156,13 +158,14 @@ enum ManifestReader {
         case "classification": return .classification(try classification(found))
         case "embedding": return .embedding(try embedding(found))
         case "score": return .score(try score(found))
+        case "similarity": return .similarity(try similarity(found))
         case "spans": return .spans(try spans(found))
         case "entities": return .entities(try entities(found))
         case "fills": return .fills(try fills(found))
         case "transcription": return .transcription(try transcription(found))
         case let other:
             throw BundleError(
-                "\(found.path).kind: expected one of classification, embedding, score, fills, spans, entities, transcription, found "
+                "\(found.path).kind: expected one of classification, embedding, score, similarity, fills, spans, entities, transcription, found "
                     + shown(other))
         }
     }
@@ -198,6 +201,25 @@ enum ManifestReader {
             std: try record.list("std", count: 3...3) { value, path in
                 try Record.number(value, path, "0.0001 to 1000") { (0.0001...1000).contains($0) }
             }
+        )
+    }
+
+    private static func imageText(_ found: (JsonValue, path: String)) throws -> ImageTextPreprocessing {
+        let record = try Record(found.0, at: found.path, keys: ["image", "kind", "text"])
+        let (image, text) = (try record.value("image"), try record.value("text"))
+        guard try kind(image) == "image", try kind(text) == "text" else {
+            throw BundleError("\(found.path): expected an image of kind image, and a text of kind text")
+        }
+        return ImageTextPreprocessing(image: try Self.image(image), text: try Self.text(text))
+    }
+
+    private static func similarity(_ found: (JsonValue, path: String)) throws -> Similarity {
+        let record = try Record(found.0, at: found.path, keys: ["activation", "bias", "dim", "kind", "scale"])
+        return Similarity(
+            dim: try record.integer("dim", 1...1_000_000),
+            scale: try record.number("scale", "above 0, at most 1000000") { $0 > 0 && $0 <= 1e6 },
+            bias: try record.number("bias", "-1000000 to 1000000") { abs($0) <= 1e6 },
+            activation: try record.choice("activation")
         )
     }
 

@@ -77,12 +77,28 @@ public actor Model {
     /// Labels of the bundle for an image file, such as a JPEG, which the platform decodes.
     public func classify(file: Data) throws -> ClassificationResult { try classifier().run(file) }
 
+    /// Labels of the call for an image, best first, by a model of images and texts.
+    public func classify(
+        _ pixels: Pixels, labels: [String], template: String = ImageTextComparer.defaultTemplate
+    ) throws -> ClassificationResult {
+        try comparer().classify(pixels, labels: labels, template: template)
+    }
+
+    /// The cosine of an image and a text, by a model of both.
+    public func score(_ pixels: Pixels, query: String) throws -> ScoreResult {
+        try comparer().score(pixels, query: query)
+    }
+
     /// The embedding of a text.
-    public func embed(_ text: String) throws -> EmbeddingResult { try opened(TextEmbedder.init).run(.text(text)) }
+    public func embed(_ text: String) throws -> EmbeddingResult {
+        if bundle.manifest.task == .imageText { return try comparer().embed(text) }
+        return try opened(TextEmbedder.init).run(.text(text))
+    }
 
     /// The embedding of an image.
     public func embed(_ pixels: Pixels) throws -> EmbeddingResult {
-        try opened { try ImageEmbedder($0, engine: $1, decoder: self.images) }.run(pixels)
+        if bundle.manifest.task == .imageText { return try comparer().embed(pixels) }
+        return try opened { try ImageEmbedder($0, engine: $1, decoder: self.images) }.run(pixels)
     }
 
     /// The score of a text, or of a pair of texts.
@@ -192,6 +208,10 @@ public actor Model {
 
     private func classifier() throws -> ImageClassifier {
         try opened { try ImageClassifier($0, engine: $1, decoder: self.images) }
+    }
+
+    private func comparer() throws -> ImageTextComparer {
+        try opened { try ImageTextComparer($0, engine: $1, decoder: self.images) }
     }
 
     /// The pipeline of the bundle's task, opened when it is first needed.

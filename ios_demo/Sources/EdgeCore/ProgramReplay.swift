@@ -28,7 +28,7 @@ final class ProgramReplay<Pipeline: ProgramPipeline>: Replay {
 
     /// Token ids have no tolerance: each of them selects another row of the embedding table. Pixels have a small one.
     private var inputTolerance: Double {
-        guard case .image(let spec) = pipeline.bundle.manifest.preprocessing else { return 0 }
+        guard let spec = pipeline.bundle.manifest.preprocessing.pixels else { return 0 }
         return pixelToleranceLevels / (255 * (spec.std.min() ?? 1))
     }
 
@@ -75,7 +75,12 @@ final class ProgramReplay<Pipeline: ProgramPipeline>: Replay {
         var tolerance = tolerances.score
         if case .scores(let entries) = recorded.expected {
             reference = entries.map(\.score)
-            if let wrong = try misnamed(recorded, entries) { return wrong }
+            // Of a call's labels the recorded output is an embedding, and no logits.
+            if case .classification = pipeline.bundle.manifest.postprocessing,
+                let wrong = try misnamed(recorded, entries)
+            {
+                return wrong
+            }
         } else {
             let output = recorded.outputs.first
             let limit = scales.limit(output?.key ?? "", tolerances.output)
@@ -167,7 +172,7 @@ final class ProgramReplay<Pipeline: ProgramPipeline>: Replay {
 
     /// An answer's numbers in the order of the expected ones.
     private func values(of result: Pipeline.Answer, in expected: ExpectedAnswer) -> [Double] {
-        switch (result, expected) {
+        switch ((result as? ComparedResult)?.found ?? result, expected) {
         case (let result as ClassificationResult, .scores(let entries)):
             let scores = Dictionary(
                 result.entries.map { (ExactString($0.label), $0.score) }, uniquingKeysWith: { first, _ in first })

@@ -7,6 +7,7 @@ struct StoredInput: Equatable {
         case pair(String, String)
         case tokenIds([Int])
         case image(String)
+        case labelled(image: String, labels: [String])
         case audio(file: String, samples: Int)
     }
 
@@ -24,8 +25,10 @@ struct StoredInput: Equatable {
 
     /// The name of an image file.
     func image() throws -> String {
-        guard case .image(let file) = form else { throw BundleError("\(Manifest.casesFile): expected an image") }
-        return file
+        switch form {
+        case .image(let file), .labelled(let file, _): return file
+        default: throw BundleError("\(Manifest.casesFile): expected an image")
+        }
     }
 }
 
@@ -131,7 +134,7 @@ private struct CaseReader {
         let expected = try answer(try record.value("expected"), program, raw)
         let specs = recorded(program, expected)
         let inputs = try take(specs.inputs, index, &tensors)
-        if case .text = manifest.preprocessing { try checkNumbers(inputs, program, index) }
+        if speech == nil { try checkNumbers(inputs, program, index) }
         return Case(
             program: name, raw: raw, expected: expected,
             inputs: inputs,
@@ -150,19 +153,22 @@ private struct CaseReader {
     }
 
     private func input(_ found: (JsonValue, path: String)) throws -> StoredInput {
-        let optional = ["text", "pair", "token_ids", "image", "audio", "samples"]
+        let optional = ["text", "pair", "token_ids", "image", "labels", "audio", "samples"]
         let record = try Record(found.0, at: found.path, keys: [], optional: optional)
         let keys = optional.filter(record.has)
         switch (manifest.preprocessing, keys) {
-        case (.text, ["text"]):
+        case (.text, ["text"]), (.imageText, ["text"]):
             return StoredInput(form: .text(try record.text("text", count: 0...200_000)))
         case (.text, ["text", "pair"]):
             let pair = try record.text("pair", count: 0...200_000)
             return StoredInput(form: .pair(try record.text("text", count: 0...200_000), pair))
         case (.text, ["token_ids"]):
             return StoredInput(form: .tokenIds(try tokens(record, "token_ids", 1...100_000)))
-        case (.image, ["image"]):
+        case (.image, ["image"]), (.imageText, ["image"]):
             return StoredInput(form: .image(try file(record, "image", ".png")))
+        case (.imageText, ["image", "labels"]):
+            let labels = try record.list("labels", count: 1...1000) { try Record.text($0, $1, count: 1...500) }
+            return StoredInput(form: .labelled(image: try file(record, "image", ".png"), labels: labels))
         case (.audio, ["audio", "samples"]):
             let samples = try record.integer("samples", 0...100_000_000)
             return StoredInput(form: .audio(file: try file(record, "audio", ".wav"), samples: samples))
@@ -231,18 +237,13 @@ private struct CaseReader {
         case .embedding, .score:
             _ = try Record(found.0, at: found.path, keys: [])
             return .output
-        case .classification(let head):
-            let record = try Record(found.0, at: found.path, keys: ["labels", "scores"])
-            let labels = try record.list("labels", count: 1...100_000) { try Record.text($0, $1) }
-            let scores = try record.list("scores", count: labels.count...labels.count) { value, path in
-                try Record.number(value, path, "0 to 1") { (0...1).contains($0) }
+        case .classification(let head): return try scores(found, of: head.labels)
+        case .similarity:
+            guard case .labelled(_, let labels) = raw.form else {
+                _ = try Record(found.0, at: found.path, keys: [])
+                return .output
             }
-            guard labels.count == head.labels.count,
-                Set(labels.map(ExactString.init)) == Set(head.labels.map(ExactString.init))
-            else {
-                throw BundleError("\(found.path): expected a score for each label of the manifest")
-            }
-            return .scores(zip(labels, scores).map { ClassificationResult.Entry(label: $0, score: $1) })
+            return try scores(found, of: labels)
         case .transcription(let head):
             let record = try Record(found.0, at: found.path, keys: ["prompt", "text", "tokens"])
             let prompt = try tokens(record, "prompt", 1...1000)
@@ -255,6 +256,18 @@ private struct CaseReader {
             }
             return .transcript(text: try record.text("text", count: 0...200_000), prompt: prompt, tokens: said)
         }
+    }
+
+    private func scores(_ found: (JsonValue, path: String), of known: [String]) throws -> ExpectedAnswer {
+        let record = try Record(found.0, at: found.path, keys: ["labels", "scores"])
+        let labels = try record.list("labels", count: 1...100_000) { try Record.text($0, $1) }
+        let scores = try record.list("scores", count: labels.count...labels.count) { value, path in
+            try Record.number(value, path, "0 to 1") { (0...1).contains($0) }
+        }
+        guard labels.count == known.count, Set(labels.map(ExactString.init)) == Set(known.map(ExactString.init)) else {
+            throw BundleError("\(found.path): expected a score for each of the labels")
+        }
+        return .scores(zip(labels, scores).map { ClassificationResult.Entry(label: $0, score: $1) })
     }
 
     /// A place in a text, with what stands there.
@@ -272,8 +285,10 @@ private struct CaseReader {
     private func recorded(
         _ program: ProgramSpec, _ expected: ExpectedAnswer
     ) -> (inputs: [TensorSpec], outputs: [TensorSpec]) {
-        if case .image = manifest.preprocessing {
-            let levels = program.inputs.map { TensorSpec(name: $0.name, dtype: .uint8, shape: $0.shape) }
+        if manifest.preprocessing.pixels != nil {
+            let levels = program.inputs.map {
+                TensorSpec(name: $0.name, dtype: $0.dtype == .float32 ? .uint8 : $0.dtype, shape: $0.shape)
+            }
             return (levels, program.outputs)
         }
         guard let speech, case .transcript(_, _, let tokens) = expected else {

@@ -63,6 +63,8 @@ public enum SelfTest {
                 ProgramReplay(try ImageClassifier(bundle, engine: engine, decoder: decoder), vectors)
             case .imageEmbedding:
                 ProgramReplay(try ImageEmbedder(bundle, engine: engine, decoder: decoder), vectors)
+            case .imageText:
+                ProgramReplay(try ImageTextComparer(bundle, engine: engine, decoder: decoder), vectors)
             case .speechRecognition:
                 SpeechReplay(bundle, try SpeechModel(bundle, engine), vectors)
             }

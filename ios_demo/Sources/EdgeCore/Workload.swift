@@ -31,7 +31,7 @@ public final class Workload {
         let size = { (recorded: Case) in recorded.inputs.values.reduce(0) { $0 + $1.count } }
         let recorded = cases.max { size($0) < size($1) } ?? cases[0]
         var inputs = recorded.inputs
-        if case .image(let spec) = bundle.manifest.preprocessing {
+        if let spec = bundle.manifest.preprocessing.pixels {
             let encoder = ImageEncoder(spec)
             inputs = inputs.mapValues {
                 if case .uint8(let levels) = $0.values { encoder.normalised(levels) } else { $0 }

@@ -41,6 +41,7 @@ final class ManifestTests: XCTestCase {
             switch manifest.preprocessing {
             case .text: "text"
             case .image: "image"
+            case .imageText: "image-text"
             case .audio: "audio"
             }
         XCTAssertEqual(before, facts["preprocessing"].text, name)

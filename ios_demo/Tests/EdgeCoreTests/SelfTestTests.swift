@@ -12,13 +12,40 @@ final class SelfTestTests: XCTestCase {
     }
 
     func testSpeechBundlesPassEveryStage() throws {
-        let names = ["text", "score", "spans", "entities", "fills", "image", "speech"]
+        let names = ["text", "score", "spans", "entities", "fills", "image", "image-text", "speech"]
         for name in names.map({ "tiny-\($0).zip" }) {
             let found = try verify(name)
             XCTAssertTrue(found.ok, "\(name): \(found)")
             XCTAssertEqual(found.executedBy, "recorded vectors")
         }
         XCTAssertEqual(try verify("tiny-speech.zip").stages.map(\.name), ["mel", "encode", "steps", "text"])
+    }
+
+    func testImagesAndTextsAreCompared() throws {
+        let bundle = try ModelBundle.open(Golden.url("tiny-image-text.zip"))
+        var ran = 0
+        let engine = ChangingEngine(try RecordedEngine(bundle)) { outputs in
+            ran += 1
+            return outputs
+        }
+        let comparer = try ImageTextComparer(bundle, engine: engine, decoder: decodePng)
+        let recorded = try XCTUnwrap(
+            try Vectors(bundle).cases.first { if case .scores = $0.expected { true } else { false } })
+        guard case .scores(let expected) = recorded.expected else { return XCTFail("no scores") }
+        let pixels = try decodePng(try bundle.readBytes(try recorded.raw.image()))
+        for _ in 0..<2 {
+            let answer = try comparer.classify(pixels, labels: expected.map(\.label).reversed())
+            XCTAssertEqual(answer.entries.map(\.label), expected.map(\.label))
+            for (found, known) in zip(answer.entries, expected) {
+                XCTAssertEqual(found.score, known.score, accuracy: 1e-6)
+            }
+        }
+        XCTAssertEqual(ran, 2 + expected.count)  // each text is embedded once
+        let (image, text) = (try comparer.embed(pixels).vector, try comparer.embed("This is a photo of lights.").vector)
+        let cosine = zip(image, text).reduce(0.0) { $0 + Double($1.0) * Double($1.1) }
+        XCTAssertEqual(try comparer.score(pixels, query: "This is a photo of lights.").score, cosine, accuracy: 1e-6)
+        XCTAssertEqual(
+            errorName { _ = try comparer.classify(pixels, labels: ["a"], template: "no place") }, "InputError")
     }
 
     func testTheFirstStageThatDivergesIsNamed() throws {

@@ -20,13 +20,13 @@ final class SessionTests: XCTestCase {
             found.map(\.name),
             [
                 "places-entities", "places-fills", "places-labels", "places-spans", "tiny-entities", "tiny-fills",
-                "tiny-image", "tiny-score", "tiny-spans", "tiny-speech", "tiny-text",
+                "tiny-image-text", "tiny-image", "tiny-score", "tiny-spans", "tiny-speech", "tiny-text",
             ])
         XCTAssertEqual(
             found.map(\.task),
             [
                 .tokenClassification, .fillMask, .textClassification, .questionAnswering, .tokenClassification,
-                .fillMask, .imageClassification, .textScoring, .questionAnswering, .speechRecognition,
+                .fillMask, .imageText, .imageClassification, .textScoring, .questionAnswering, .speechRecognition,
                 .textClassification,
             ])
         XCTAssertEqual(BundleLibrary(folders: [golden("none")]).bundles(), [])

@@ -128,7 +128,9 @@ def _read(bundle: Bundle) -> tuple[tuple[Case, ...], Tolerances]:
         _check_entry(entry, manifest, where)
         input_specs, output_specs = task.gives.case_tensors(manifest, program, entry["expected"])
         stored = _take(
-            tensors, index, [replace(spec, dtype=task.takes.stored_dtype or spec.dtype) for spec in input_specs]
+            tensors,
+            index,
+            [replace(spec, dtype=task.takes.stored_dtypes.get(spec.dtype, spec.dtype)) for spec in input_specs],
         )
         _check_numbers(stored, manifest, program, index)
         inputs = {name: task.takes.from_stored(manifest.preprocessing, tensor) for name, tensor in stored.items()}
@@ -185,7 +187,7 @@ def _check_entry(entry: Mapping[str, Any], manifest: Manifest, where: str) -> No
     if tuple(sorted(entry["input"])) not in takes.stored_forms:
         expected = " or ".join(" with ".join(reversed(form)) for form in takes.stored_forms)
         raise BundleError(f"{where}: input: expected {expected}, found {' and '.join(sorted(entry['input']))}")
-    file = None if takes.stored_file is None else entry["input"][takes.stored_file]
+    file = None if takes.stored_file is None else entry["input"].get(takes.stored_file)
     if file is not None and file not in manifest.files:
         raise BundleError(f"{where}: input.{takes.stored_file}: {shorten(file)} is not among the manifest's files")
     task.gives.check_expected(entry, manifest.postprocessing, where)

@@ -91,10 +91,7 @@ def run(
     ] = False,
     aggregation: Annotated[
         str | None,
-        typer.Option(
-            help="Entities: how tokens become entities, none, simple, first, average or max.",
-            show_default="the bundle's",
-        ),
+        typer.Option(help="Entities: of tokens, none, simple, first, average or max.", show_default="the bundle's"),
     ] = None,
     targets: Annotated[
         str | None, typer.Option(help="Masks: the only words that are wanted, as cat,dog.", show_default="all tokens")
@@ -102,23 +99,23 @@ def run(
     labels: Annotated[
         str | None,
         typer.Option(
-            help="Text, with a model of natural language inference: labels to choose from, as sport,politics.",
+            help="Images beside texts, and text by natural language inference: labels to choose from, as cat,dog.",
             show_default="the bundle's",
         ),
     ] = None,
     template: Annotated[
         str | None,
-        typer.Option(help="With --labels: a sentence with {} for the label.", show_default="This example is {}."),
+        typer.Option(help="With --labels: a sentence with {} for the label.", show_default="that of transformers"),
     ] = None,
     threshold: Annotated[
         float | None, typer.Option(help="Objects: what their score is above, 0 to 1.", show_default="the bundle's")
     ] = None,
-    masks: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Segments: folder to write a PNG of each label's pixels to.")
-    ] = None,
+    masks: Annotated[Path | None, typer.Option(metavar="DIR", help="Segments: folder for a PNG of each label.")] = None,
     multi_label: Annotated[
         bool, typer.Option("--multi-label", help="With --labels: any number of them may hold.")
     ] = False,
+    query: Annotated[str | None, typer.Option(help="Images beside texts: a text, to score each image by.")] = None,
+    texts: Annotated[bool, typer.Option("--texts", help="Images beside texts: the inputs are texts.")] = False,
     language: Annotated[
         str | None, typer.Option(help="Speech: language, as en. Default: the model detects it.")
     ] = None,
@@ -200,6 +197,8 @@ def run(
         threshold=threshold,
         masks=masks,
         multi_label=multi_label,
+        query=query,
+        texts=texts,
         language=language,
         task=task,
         beam_size=beam_size,

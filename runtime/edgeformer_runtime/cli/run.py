@@ -33,8 +33,7 @@ ANSWER_OPTIONS = (
         "--labels",
         "--template",
         "--multi-label",
-        "--threshold",
-        "--masks",
+        "--query",
     ),
     *("--max-tokens", "--temperature", "--top-k", "--top-p", "--repetition-penalty", "--stop", "--seed", "--suggest"),
     *("--special-tokens", "--chat"),
@@ -71,6 +70,8 @@ class RunOptions:
     labels: str | None = None
     template: str | None = None
     multi_label: bool = False
+    query: str | None = None
+    texts: bool = False
     threshold: float | None = None
     masks: Path | None = None
     max_tokens: int | None = None
@@ -136,6 +137,13 @@ def run_files(pipeline: Pipeline[Any, Any], inputs: Sequence[str], options: RunO
         shown = result if options.top is None else result.top(options.top)
         for segment in shown.segments:
             segment.write(stem.with_name(f"{stem.name}.{segment.file_name}"))
+
+
+def run_images_or_texts(
+    pipeline: Pipeline[Any, Any], inputs: Sequence[str], options: RunOptions, as_json: bool
+) -> None:
+    """`run` of inputs that are paths of images, or all texts."""
+    answer_all(pipeline, inputs, [{"text": text} for text in inputs] if options.texts else inputs, options, as_json)
 
 
 def answer_all(

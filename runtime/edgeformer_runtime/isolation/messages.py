@@ -20,6 +20,7 @@ from edgeformer_runtime.isolation.process import MAX_BODY_BYTES, Frame, said_err
 from edgeformer_runtime.pipelines.results import Result
 from edgeformer_runtime.preprocess.tokenizer import check_text
 from edgeformer_runtime.registry import load_attribute
+from edgeformer_runtime.tasks.image_text import text_of
 from edgeformer_runtime.tasks.task import TASKS
 
 MAX_TOLD = 500
@@ -69,6 +70,14 @@ def file_frame(raw: Any, kind: str) -> Frame:
     raise InputError(f"expected a file's path, its bytes or an array, found {type(raw).__name__}")
 
 
+def image_text_frame(raw: Any, _: str) -> Frame:
+    """An image as `file_frame` has it, or {"text"}."""
+    if not isinstance(raw, Mapping):
+        return file_frame(raw, "image")
+    check_text(text_of(raw))
+    return Frame({"named": dict(raw)})
+
+
 def _array_frame(array: NDArray[Any], rate: Any) -> Frame:
     if array.dtype.kind not in _SCALAR_KINDS:
         raise InputError(f"expected an array of numbers, found {array.dtype}")
@@ -102,6 +111,8 @@ def read_raw(frame: Frame) -> Any:
             return header[kind]
     if "bytes" in header:
         return frame.body
+    if "named" in header:
+        return header["named"]
     stated = header["array"]
     array = np.frombuffer(frame.body, np.dtype(stated["dtype"])).reshape(stated["shape"])
     return array if stated["rate"] is None else (array, stated["rate"])

@@ -92,6 +92,14 @@ class ProgramPipeline(Pipeline[Raw, Result]):
     def raw_from_json(self, stored: Mapping[str, Any]) -> Raw:
         """A raw input from the form in which vectors store it."""
 
+    def options_from_json(self, stored: Mapping[str, Any]) -> Any:  # noqa: ARG002
+        """The options of a call, from the same: None where vectors store none."""
+        return None
+
+    def outputs_of(self, window: Prepared) -> dict[str, Tensor]:
+        """What its program gives for a window."""
+        return self.engine.run(window.program, window.inputs)
+
     def run(self, raw: Raw, options: Any = None, progress: CountProgress | None = None) -> Result:
         """Answer one raw input; see `Pipeline.run`.
 
@@ -105,7 +113,7 @@ class ProgramPipeline(Pipeline[Raw, Result]):
         ready = time.perf_counter()
         outputs = []
         for number, window in enumerate(windows, 1):
-            outputs.append(self.engine.run(window.program, window.inputs))
+            outputs.append(self.outputs_of(window))
             if progress is not None:
                 progress(number, len(windows))
         done = time.perf_counter()
@@ -184,9 +192,10 @@ class ProgramPipeline(Pipeline[Raw, Result]):
         """Run one stored input and keep each stage, as vectors need it; of several windows the first one's tensors."""
         from edgeformer_runtime.bundle.vectors import Case
 
-        windows = self.windows(self.raw_from_json(stored))
-        outputs = [self.engine.run(window.program, window.inputs) for window in windows]
-        expected = self.answer_windows(outputs, windows).expected_json()
+        options = self.options_from_json(stored)
+        windows = self.asked_windows(self.raw_from_json(stored), options)
+        outputs = [self.outputs_of(window) for window in windows]
+        expected = self.answer_windows(outputs, windows, options).expected_json()
         return Case(windows[0].program, dict(stored), expected, windows[0].inputs, outputs[0])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,9 +16,20 @@ from edgeformer_runtime.pipelines.results import ClassificationResult, Embedding
 from edgeformer_runtime.pipelines.tokens import EntityResult, SpanResult
 from edgeformer_runtime.serve.app import documents, file_body, respond
 from edgeformer_runtime.serve.fallback import Foreign, ForeignAnswerError, Probability, ReadFallback
-from edgeformer_runtime.serve.inputs import TEXT_BODY, Answer, cost_of, read_file, read_texts
+from edgeformer_runtime.serve.inputs import (
+    JSON_TYPE,
+    TEXT_BODY,
+    Answer,
+    Inputs,
+    Refusal,
+    cost_of,
+    media_type,
+    read_file,
+    read_texts,
+)
 from edgeformer_runtime.serve.metrics import ANSWER_PATH
 from edgeformer_runtime.serve.service import RequestPlan, Service, answer_at_once
+from edgeformer_runtime.tasks.image_text import PHOTO_TEMPLATE, ImageTextOptions
 from edgeformer_runtime.tasks.programs import DEFAULT_TEMPLATE, MAX_ZERO_SHOT_LABELS, ZeroShotOptions
 from edgeformer_runtime.tasks.tokens import (
     DEFAULT_FILLS,
@@ -64,6 +76,25 @@ class ClassifyTextQuery(ClassifyQuery):
         if self.labels is None:
             return None
         return ZeroShotOptions(tuple(self.labels), self.template, self.multi_label)
+
+
+class CompareQuery(ClassifyQuery):
+    """Options in the address of an image beside texts."""
+
+    labels: list[Annotated[str, Field(min_length=1)]] | None = Field(
+        None,
+        min_length=1,
+        max_length=MAX_ZERO_SHOT_LABELS,
+        description="To choose from; may come several times.",
+    )
+    template: str = Field(PHOTO_TEMPLATE, pattern=r"\{\}", description="A sentence with {} for each of the labels.")
+    query: str | None = Field(None, min_length=1, description="A text to score the image by, in place of labels.")
+
+    def options(self) -> ImageTextOptions | None:
+        """Of the pipeline's calls."""
+        if self.labels is None and self.query is None:
+            return None
+        return ImageTextOptions(None if self.labels is None else tuple(self.labels), self.template, self.query)
 
 
 class QuestionQuery(BaseModel):
@@ -244,6 +275,10 @@ def _embedding(result: EmbeddingResult) -> EmbeddingAnswer:
     return EmbeddingAnswer(truncated=result.truncated, statistics=cost_of(result), **result.to_json())
 
 
+def _score(result: ScoreResult) -> ScoreAnswer:
+    return ScoreAnswer(truncated=result.truncated, statistics=cost_of(result), **result.to_json())
+
+
 class _Scores(Foreign):
     labels: list[str] = Field(min_length=1)
     scores: list[Probability]
@@ -299,11 +334,7 @@ def add_text_scoring(app: FastAPI, service: Service) -> None:
     @app.post(ANSWER_PATH, summary="Score texts", **documents(ScoreAnswer | Answers, TEXT_BODY))
     async def answer(request: Request, query: Annotated[EmbedQuery, Query()]) -> Response:  # noqa: ARG001
         read = partial(read_texts, max_inputs=service.options.max_inputs)
-
-        def to_answer(result: ScoreResult) -> ScoreAnswer:
-            return ScoreAnswer(truncated=result.truncated, statistics=cost_of(result), **result.to_json())
-
-        return await respond(service, request, RequestPlan(read, answer_at_once, to_answer))
+        return await respond(service, request, RequestPlan(read, answer_at_once, _score))
 
 
 def add_question_answering(app: FastAPI, service: Service) -> None:
@@ -403,3 +434,26 @@ def add_image_segmentation(app: FastAPI, service: Service) -> None:
             return SegmentationAnswer(statistics=cost_of(result), **shown.to_json())
 
         return await respond(service, request, RequestPlan(read, answer_at_once, to_answer))
+
+
+def add_image_text(app: FastAPI, service: Service) -> None:
+    """Let an application embed images and texts, and compare them."""
+
+    def read(body: bytes, content_type: str) -> Inputs[Any]:
+        if media_type(content_type) != JSON_TYPE:
+            return read_file(body, content_type, kind="image")
+        found: Inputs[Any] = read_texts(body, content_type, service.options.max_inputs)
+        if not all(isinstance(raw, str) for raw in found.raws):
+            raise Refusal(422, 'expected {"text"}, without pair and token_ids')
+        return replace(found, raws=tuple({"text": raw} for raw in found.raws))
+
+    @app.post(
+        ANSWER_PATH,
+        summary="Compare an image with texts, or embed either",
+        **documents(ClassificationAnswer | ScoreAnswer | EmbeddingAnswer | Answers, file_body("image") | TEXT_BODY),
+    )
+    async def answer(request: Request, query: Annotated[CompareQuery, Query()]) -> Response:
+        labels, _ = _labels(query.top)
+        kinds: dict[type, Any] = {ClassificationResult: labels, EmbeddingResult: _embedding, ScoreResult: _score}
+        work = partial(answer_at_once, options=query.options())
+        return await respond(service, request, RequestPlan(read, work, lambda result: kinds[type(result)](result)))

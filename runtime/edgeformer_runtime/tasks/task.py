@@ -7,7 +7,7 @@ heavy to import is a "module:attribute" name (`Lazy`), imported by the one comma
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from edgeformer_runtime.errors import BundleError
@@ -107,7 +107,7 @@ class InputKind:
         files: the files that a record names.
         stored_forms: the sorted keys of raw inputs as vectors store them.
         stored_file: the key among them that names a file of the bundle; None: there is none.
-        stored_dtype: of a program's inputs as vectors store them; None: their own.
+        stored_dtypes: of a program's inputs as vectors store them, by their own; others stay as they are.
         to_stored, from_stored: from a record and an input (as the program takes it, as vectors store it) to the other.
         largest: from a manifest, a program and an input's name to the largest integer that it may hold; None: any
             number; `MAX_NUMBER`: whatever the model has a row for.
@@ -133,7 +133,7 @@ class InputKind:
     files: Callable[[Any], tuple[NamedFile, ...]] = no_files
     stored_forms: tuple[tuple[str, ...], ...]
     stored_file: str | None = None
-    stored_dtype: str | None = None
+    stored_dtypes: Mapping[str, str] = field(default_factory=dict)
     to_stored: Callable[[Any, Any], Any] = unchanged
     from_stored: Callable[[Any, Any], Any] = unchanged
     largest: Callable[[Manifest, ProgramSpec, str], int | None] = no_bound
@@ -243,6 +243,7 @@ TASKS: Registry[Task] = Registry(
         "token-classification": "edgeformer_runtime.tasks.tokens:TOKEN_CLASSIFICATION",
         "image-classification": "edgeformer_runtime.tasks.programs:IMAGE_CLASSIFICATION",
         "image-embedding": "edgeformer_runtime.tasks.programs:IMAGE_EMBEDDING",
+        "image-text": "edgeformer_runtime.tasks.image_text:IMAGE_TEXT",
         "object-detection": "edgeformer_runtime.tasks.vision:OBJECT_DETECTION",
         "image-segmentation": "edgeformer_runtime.tasks.vision:IMAGE_SEGMENTATION",
         "speech-recognition": "edgeformer_runtime.tasks.speech:SPEECH_RECOGNITION",

@@ -96,7 +96,7 @@ class ProgramReplay(ABC):
         """The whole way from raw input to the answer."""
         pipeline, tolerance = self.pipeline, self.answer_tolerance(case)
         try:
-            result = pipeline.run(pipeline.raw_from_json(case.raw))
+            result = pipeline.run(pipeline.raw_from_json(case.raw), pipeline.options_from_json(case.raw))
         except EngineError as error:
             return Comparison(None, None, tolerance, ok=False, reason=str(error))
         return self.compare_answer(case, result, tolerance)
@@ -178,6 +178,18 @@ def _scores(answer: Mapping[str, Any], labels: Sequence[str]) -> Tensor:
     """An answer's scores (N,) in the order of `labels`."""
     scores = dict(zip(answer["labels"], answer["scores"], strict=True))
     return np.array([scores[label] for label in labels], dtype=np.float64)
+
+
+class SimilarityReplay(ProgramReplay):
+    """Compares embeddings as vectors, and of images with labels the scores."""
+
+    def compare_answer(self, case: Case, result: Any, tolerance: float) -> Comparison:
+        """Component by component, or label by label."""
+        if not case.expected:
+            (output,) = case.outputs.values()
+            return compare(result.vector, output[0], tolerance)
+        labels = case.expected["labels"]
+        return compare(_scores(result.to_json(), labels), _scores(case.expected, labels), tolerance)
 
 
 class ObjectReplay(ProgramReplay):

@@ -104,10 +104,10 @@ def test_objects_are_those_of_transformers_pipeline(name: str, tmp_path: Path) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["detr"])
-def test_a_detectors_bundle_answers_as_transformers_pipeline(name: str, tmp_path: Path) -> None:
-    folder = detector(name, tmp_path / name)
-    rows = convert(ConvertOptions(str(folder), tmp_path / "out", ("onnx",), ("fp32", "dynamic-int8"))).bundles
+def test_a_detectors_bundle_answers_as_transformers_pipeline(tmp_path: Path) -> None:
+    folder = detector("detr", tmp_path / "detr")
+    # Its decoder begins with products of constants, which int8 would turn into NaN.
+    rows = convert(ConvertOptions(str(folder), tmp_path / "out", ("litert",), ("fp32", "dynamic-int8"))).bundles
     assert [row.problems for row in rows] == [(), ()]
     assert json.loads((rows[0].path / "manifest.json").read_text())["requires"]["android_api"] is None
     with load(rows[0].path) as pipeline:

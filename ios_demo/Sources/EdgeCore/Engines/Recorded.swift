@@ -19,7 +19,7 @@ public final class RecordedEngine: Engine {
         } else {
             buckets = []
         }
-        if case .image(let spec) = bundle.manifest.preprocessing {
+        if let spec = bundle.manifest.preprocessing.pixels {
             let encoder = ImageEncoder(spec)
             restored = { tensor in
                 if case .uint8(let levels) = tensor.values { encoder.normalised(levels) } else { tensor }

@@ -8,7 +8,11 @@ enum Heads {
     static func classify(_ outputs: [String: Tensor], _ head: Classification, truncated: Bool) throws
         -> ClassificationResult
     {
-        let logits = try onlyRow(outputs).map(Double.init)
+        classify(try onlyRow(outputs).map(Double.init), head, truncated: truncated)
+    }
+
+    /// The same of logits.
+    static func classify(_ logits: [Double], _ head: Classification, truncated: Bool) -> ClassificationResult {
         let scores = head.activation == .softmax ? softmax(logits) : logits.map(sigmoid)
         let order = scores.indices.sorted { (scores[$1], $0) < (scores[$0], $1) }
         return ClassificationResult(

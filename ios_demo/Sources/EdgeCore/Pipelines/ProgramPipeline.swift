@@ -8,7 +8,7 @@ struct Prepared: Equatable {
     let truncated: Bool
     /// Where its tokens stand in the raw input, of tasks that answer with places.
     var places: Places?
-    /// The text that answers are places of.
+    /// The text that answers are places of, or the label that this text stands for.
     var source: String?
 }
 

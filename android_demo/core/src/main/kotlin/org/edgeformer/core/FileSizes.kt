@@ -25,6 +25,7 @@ internal fun checkSizes(manifest: BundleManifest) {
         CASES_FILE to MAX_CASES_BYTES, TENSORS_FILE to MAX_TENSORS_BYTES, REPORT_FILE to MAX_REPORT_BYTES,
     )
     (manifest.preprocessing as? TextPreprocessing)?.tokenizer?.let { limits[it] = MAX_TABLE_BYTES }
+    (manifest.preprocessing as? ImageTextPreprocessing)?.text?.tokenizer?.let { limits[it] = MAX_TABLE_BYTES }
     (manifest.preprocessing as? AudioPreprocessing)?.let { limits[it.melFilters] = MAX_TABLE_BYTES }
     (manifest.postprocessing as? Transcription)?.let { limits[it.tokenizer] = MAX_TABLE_BYTES }
     val models = manifest.programs.map { it.file }.toSet()

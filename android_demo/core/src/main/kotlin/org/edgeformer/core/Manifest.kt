@@ -36,6 +36,7 @@ enum class Task(val key: String, internal val before: String, internal val head:
     FILL_MASK("fill-mask", "text", "fills"),
     IMAGE_CLASSIFICATION("image-classification", "image", "classification"),
     IMAGE_EMBEDDING("image-embedding", "image", "embedding"),
+    IMAGE_TEXT("image-text", "image-text", "similarity"),
     SPEECH_RECOGNITION("speech-recognition", "audio", "transcription"),
 }
 
@@ -51,7 +52,10 @@ data class ProgramSpec(
     val outputs: List<TensorSpec>,
 )
 
-/** Raw input to a program's inputs: [TextPreprocessing], [ImagePreprocessing] or [AudioPreprocessing]. */
+/**
+ * Raw input to a program's inputs: [TextPreprocessing], [ImagePreprocessing], [ImageTextPreprocessing] or
+ * [AudioPreprocessing].
+ */
 interface Preprocessing {
     /** As the manifest writes it. */
     val kind: String
@@ -66,6 +70,11 @@ interface Preprocessing {
  */
 data class TextPreprocessing(val tokenizer: String?, val padTokenId: Int, val vocabSize: Int?) : Preprocessing {
     override val kind: String get() = "text"
+}
+
+/** An image for the program [IMAGE_PROGRAM], or a text for one of the others, which are its buckets. */
+data class ImageTextPreprocessing(val image: ImagePreprocessing, val text: TextPreprocessing) : Preprocessing {
+    override val kind: String get() = "image-text"
 }
 
 /** A program's outputs to an answer. */
@@ -90,6 +99,16 @@ data class Embedding(val dim: Int, val normalized: Boolean) : Postprocessing() {
 /** The program's output is the score itself, or where [isSigmoid] its sigmoid is. */
 data class Score(val isSigmoid: Boolean) : Postprocessing() {
     override val kind: String get() = "score"
+}
+
+/**
+ * Every program's output is an embedding of L2 norm 1; a cosine of two times [scale] plus [bias] is a logit.
+ *
+ * @property activation over the logits of a call's labels.
+ */
+data class Similarity(val dim: Int, val scale: Double, val bias: Double, val activation: Activation) :
+    Postprocessing() {
+    override val kind: String get() = "similarity"
 }
 
 /**

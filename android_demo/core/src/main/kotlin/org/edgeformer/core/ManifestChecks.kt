@@ -45,6 +45,7 @@ private fun checkTask(manifest: BundleManifest) {
     when (before) {
         is TextPreprocessing -> checkText(before, manifest)
         is ImagePreprocessing -> checkImage(before, manifest.programs)
+        is ImageTextPreprocessing -> checkImageText(before, manifest)
         is AudioPreprocessing -> checkSpeech(before, head as Transcription, manifest)
     }
     when (head) {
@@ -53,6 +54,7 @@ private fun checkTask(manifest: BundleManifest) {
             checkWidth(head.labels.size, manifest.programs)
         }
         is Embedding -> checkWidth(head.dim, manifest.programs)
+        is Similarity -> checkWidth(head.dim, manifest.programs)
         is Score -> checkWidth(1, manifest.programs)
         is SpanExtraction -> checkTokens(before, SPAN_ENDS, head.stride, manifest.programs)
         is TokenLabels -> {
@@ -140,6 +142,16 @@ private fun checkImage(spec: ImagePreprocessing, programs: List<ProgramSpec>) {
     }
 }
 
+/** There is a program for images, and one or more for texts, with a tokenizer. */
+private fun checkImageText(spec: ImageTextPreprocessing, manifest: BundleManifest) {
+    val (images, texts) = manifest.programs.partition { it.name == IMAGE_PROGRAM }
+    checkImage(spec.image, images)
+    if (texts.isEmpty() || spec.text.tokenizer == null) {
+        refuse("${manifest.task.key} needs a tokenizer, and programs for texts")
+    }
+    checkText(spec.text, manifest.copy(programs = texts))
+}
+
 /** The files are there, and the programs are those of the buckets, tensor by tensor. */
 private fun checkSpeech(audio: AudioPreprocessing, head: Transcription, manifest: BundleManifest) {
     if (audio.melFilters !in manifest.files) {
@@ -186,7 +198,9 @@ internal fun largestNumber(manifest: BundleManifest, program: ProgramSpec, name:
             else -> null
         }
     }
-    val text = manifest.preprocessing as? TextPreprocessing ?: return null
+    val reads = manifest.preprocessing
+    val both = (reads as? ImageTextPreprocessing)?.takeIf { program.name != IMAGE_PROGRAM }
+    val text = both?.text ?: reads as? TextPreprocessing ?: return null
     if (name != "input_ids") return 1
     return if (text.vocabSize == null) Int.MAX_VALUE else text.vocabSize - 1
 }

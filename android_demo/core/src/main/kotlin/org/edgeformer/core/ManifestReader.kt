@@ -112,26 +112,46 @@ private fun readTensor(fields: Fields) = TensorSpec(
 )
 
 private fun readPreprocessing(fields: Fields): Preprocessing =
-    when (fields.choice("kind", listOf("text", "image", "audio"))) {
-        "text" -> TextPreprocessing(
-            tokenizer = fields.optionalString("tokenizer"),
-            padTokenId = fields.int("pad_token_id", 0..Int.MAX_VALUE.toLong()),
-            vocabSize = fields.optionalLong("vocab_size", 1..(1L shl 31))
-                ?.coerceAtMost(Int.MAX_VALUE.toLong())?.toInt(),
-        )
+    when (fields.choice("kind", listOf("text", "image", "image-text", "audio"))) {
+        "text" -> readText(fields)
         "image" -> ImagePreprocessing.read(fields)
+        "image-text" -> ImageTextPreprocessing(
+            image = fields.obj("image") {
+                it.choice("kind", listOf("image"))
+                ImagePreprocessing.read(it)
+            },
+            text = fields.obj("text") {
+                it.choice("kind", listOf("text"))
+                readText(it)
+            },
+        )
         else -> AudioPreprocessing.read(fields)
     }
 
+private fun readText(fields: Fields) = TextPreprocessing(
+    tokenizer = fields.optionalString("tokenizer"),
+    padTokenId = fields.int("pad_token_id", 0..Int.MAX_VALUE.toLong()),
+    vocabSize = fields.optionalLong("vocab_size", 1..(1L shl 31))?.coerceAtMost(Int.MAX_VALUE.toLong())?.toInt(),
+)
+
+private fun readActivation(fields: Fields): Activation =
+    fields.choice("activation", Activation.values().map { it.key })
+        .let { key -> Activation.values().first { it.key == key } }
+
 private val POSTPROCESSING_KINDS =
-    listOf("classification", "embedding", "score", "fills", "spans", "entities", "transcription")
+    listOf("classification", "embedding", "score", "fills", "spans", "entities", "similarity", "transcription")
 
 private fun readPostprocessing(fields: Fields): Postprocessing =
     when (fields.choice("kind", POSTPROCESSING_KINDS)) {
         "classification" -> Classification(
             labels = fields.strings("labels", 1..100_000, 1..500),
-            activation = fields.choice("activation", Activation.values().map { it.key })
-                .let { key -> Activation.values().first { it.key == key } },
+            activation = readActivation(fields),
+        )
+        "similarity" -> Similarity(
+            dim = fields.int("dim", 1..1_000_000L),
+            scale = fields.number("scale", 0.0, 1e6, aboveLeast = true),
+            bias = fields.number("bias", -1e6, 1e6),
+            activation = readActivation(fields),
         )
         "embedding" -> Embedding(fields.int("dim", 1..1_000_000L), fields.boolean("normalized"))
         "score" -> Score(fields.choice("activation", listOf("none", "sigmoid")) == "sigmoid")

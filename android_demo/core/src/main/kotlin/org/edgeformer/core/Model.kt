@@ -27,7 +27,9 @@ import org.edgeformer.core.pipelines.FillOptions
 import org.edgeformer.core.pipelines.FillResult
 import org.edgeformer.core.pipelines.ImageClassifier
 import org.edgeformer.core.pipelines.ImageEmbedder
+import org.edgeformer.core.pipelines.ImageTextComparer
 import org.edgeformer.core.pipelines.MaskFiller
+import org.edgeformer.core.pipelines.PHOTO_TEMPLATE
 import org.edgeformer.core.pipelines.QuestionAnswerer
 import org.edgeformer.core.pipelines.ScoreResult
 import org.edgeformer.core.pipelines.SpanOptions
@@ -90,11 +92,23 @@ class Model private constructor(val bundle: ModelBundle, engine: Engine, private
     suspend fun classify(file: ByteArray): ClassificationResult =
         work { pipeline<ImageClassifier>().run(images.decode(file)) }
 
+    /** Labels of the call for an image, best first, by a model of images and texts; null: its usual sentence. */
+    suspend fun classify(image: RgbImage, labels: List<String>, template: String? = null): ClassificationResult =
+        work { pipeline<ImageTextComparer>().classify(image, labels, template ?: PHOTO_TEMPLATE) }
+
     /** The embedding of a text. */
-    suspend fun embed(text: String): EmbeddingResult = work { pipeline<TextEmbedder>().run(text) }
+    suspend fun embed(text: String): EmbeddingResult = work {
+        (pipelineOfTask.value as? ImageTextComparer)?.embed(text) ?: pipeline<TextEmbedder>().run(text)
+    }
 
     /** The embedding of an image. */
-    suspend fun embed(image: RgbImage): EmbeddingResult = work { pipeline<ImageEmbedder>().run(image) }
+    suspend fun embed(image: RgbImage): EmbeddingResult = work {
+        (pipelineOfTask.value as? ImageTextComparer)?.embed(image) ?: pipeline<ImageEmbedder>().run(image)
+    }
+
+    /** The cosine of an image and a text, by a model of both. */
+    suspend fun score(image: RgbImage, query: String): ScoreResult =
+        work { pipeline<ImageTextComparer>().score(image, query) }
 
     /** The score of a text, or of a pair of texts. */
     suspend fun score(text: String, second: String? = null): ScoreResult = work {
@@ -220,6 +234,7 @@ class Model private constructor(val bundle: ModelBundle, engine: Engine, private
         Task.SPEECH_RECOGNITION -> Transcriber(bundle, engine)
         Task.IMAGE_CLASSIFICATION -> ImageClassifier(bundle, engine, images)
         Task.IMAGE_EMBEDDING -> ImageEmbedder(bundle, engine, images)
+        Task.IMAGE_TEXT -> ImageTextComparer(bundle, engine, images)
         else -> openTextPipeline(bundle, engine)
     }
 

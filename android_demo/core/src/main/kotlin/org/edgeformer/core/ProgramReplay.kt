@@ -9,7 +9,9 @@ import org.edgeformer.core.pipelines.EntityResult
 import org.edgeformer.core.pipelines.FillResult
 import org.edgeformer.core.pipelines.ImageClassifier
 import org.edgeformer.core.pipelines.ImageEmbedder
+import org.edgeformer.core.pipelines.ImageTextComparer
 import org.edgeformer.core.pipelines.MaskFiller
+import org.edgeformer.core.pipelines.Measured
 import org.edgeformer.core.pipelines.Prepared
 import org.edgeformer.core.pipelines.ProgramPipeline
 import org.edgeformer.core.pipelines.QuestionAnswerer
@@ -24,7 +26,6 @@ import org.edgeformer.core.pipelines.onlyRow
 import org.edgeformer.core.pipelines.softmax
 import org.edgeformer.core.pipelines.tokenLogits
 import org.edgeformer.core.preprocess.ImageDecoder
-import org.edgeformer.core.preprocess.ImagePreprocessing
 
 /** Of 256: implementations of one filter may round differently in each of its two passes; the rest is float32's. */
 private const val PIXEL_TOLERANCE_LEVELS = 2.01
@@ -48,6 +49,7 @@ internal class ProgramReplay(
         Task.TEXT_SCORING -> Player(TextScorer(bundle, engine), ::scoreOf)
         Task.IMAGE_CLASSIFICATION -> Player(ImageClassifier(bundle, engine, decoder), ::scoresOf)
         Task.IMAGE_EMBEDDING -> Player(ImageEmbedder(bundle, engine, decoder), ::vectorOf)
+        Task.IMAGE_TEXT -> Player(ImageTextComparer(bundle, engine, decoder), ::comparedOf)
         Task.QUESTION_ANSWERING -> Player(QuestionAnswerer(bundle, engine), ::scoresOfSpans)
         Task.TOKEN_CLASSIFICATION -> Player(EntityFinder(bundle, engine), ::scoresOfEntities)
         Task.FILL_MASK -> Player(MaskFiller(bundle, engine), ::scoresOfFills)
@@ -152,6 +154,7 @@ internal class ProgramReplay(
      */
     private fun misnamed(case: Case): Comparison? {
         val expected = case.expected as? Expected.Scores ?: return null
+        if (manifest.postprocessing !is Classification) return null // of a call's labels the outputs are an embedding
         val found = player.recordedAnswer(case)
         val scores = expected.scores.toDoubleArray()
         val comparison = Comparison.of(found, scores, RECORDED_TOLERANCE)
@@ -171,7 +174,7 @@ internal class ProgramReplay(
      * Token ids have no tolerance: each of them selects another row of the embedding table. Pixels have a small one.
      */
     private fun inputTolerance(): Double {
-        val spec = manifest.preprocessing as? ImagePreprocessing ?: return 0.0
+        val spec = pixelsOf(manifest) ?: return 0.0
         return PIXEL_TOLERANCE_LEVELS / (255 * spec.std.min())
     }
 }
@@ -210,6 +213,10 @@ private fun scoresOf(answer: ClassificationResult, expected: Expected): DoubleAr
 @Suppress("UNUSED_PARAMETER")
 private fun vectorOf(answer: EmbeddingResult, expected: Expected): DoubleArray =
     DoubleArray(answer.vector.size) { answer.vector[it].toDouble() }
+
+/** Scores of labels, or an embedding. */
+private fun comparedOf(answer: Measured, expected: Expected): DoubleArray =
+    if (answer is EmbeddingResult) vectorOf(answer, expected) else scoresOf(answer as ClassificationResult, expected)
 
 @Suppress("UNUSED_PARAMETER")
 private fun scoreOf(answer: ScoreResult, expected: Expected): DoubleArray = doubleArrayOf(answer.score)

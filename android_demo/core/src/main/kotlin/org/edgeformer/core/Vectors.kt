@@ -19,6 +19,7 @@ const val SAMPLED_VALUES = 512
 private val RAW_INPUTS = mapOf(
     "text" to listOf(setOf("text"), setOf("text", "pair"), setOf("token_ids")),
     "image" to listOf(setOf("image")),
+    "image-text" to listOf(setOf("image"), setOf("image", "labels"), setOf("text")),
     "audio" to listOf(setOf("audio", "samples")),
 )
 
@@ -55,7 +56,8 @@ sealed class Expected {
  * One input on its recorded way through the reference.
  *
  * @property program the name of the program that runs it.
- * @property raw the raw input as it is stored: {"text", "pair"?}, {"token_ids"}, {"image"} or {"audio", "samples"}.
+ * @property raw the raw input as it is stored: {"text", "pair"?}, {"token_ids"}, {"image", "labels"?} or {"audio",
+ *   "samples"}.
  * @property inputs the program's inputs by name; of audio a part of them ([sampled]).
  * @property outputs the reference's outputs by name; of speech parts, and `logits` row by row.
  */
@@ -91,11 +93,19 @@ class Vectors private constructor(val cases: List<Case>, val tolerances: Toleran
     }
 }
 
+/** How a bundle's images become pixels, null where it takes none. */
+internal fun pixelsOf(manifest: BundleManifest): ImagePreprocessing? = when (val reads = manifest.preprocessing) {
+    is ImagePreprocessing -> reads
+    is ImageTextPreprocessing -> reads.image
+    else -> null
+}
+
 /** Reads cases in turn, and knows which tensors they leave over. */
 private class CaseReader(private val manifest: BundleManifest, tensors: Map<String, Tensor>) {
     private val left = HashMap(tensors)
     private var index = 0
     private val head = manifest.postprocessing
+    private val pixels = pixelsOf(manifest)
 
     /** The programs that begin a case: all of them, or of speech those that encode. */
     private val starts = if (head is Transcription) {
@@ -112,7 +122,7 @@ private class CaseReader(private val manifest: BundleManifest, tensors: Map<Stri
         val raw = fields.obj("input", ::readRaw)
         val expected = fields.obj("expected") { readExpected(it, program, raw) }
         val inputs = take(inputSpecs(program)).mapValues { (_, tensor) -> normalised(tensor) }
-        if (manifest.preprocessing is TextPreprocessing) checkNumbers(inputs, program)
+        if (head !is Transcription) checkNumbers(inputs, program)
         return Case(name, raw, expected, inputs, take(outputSpecs(program, expected))).also { index++ }
     }
 
@@ -130,6 +140,7 @@ private class CaseReader(private val manifest: BundleManifest, tensors: Map<Stri
         if (fields.has("pair")) found["pair"] = fields.string("pair", length = 0..200_000)
         if (fields.has("token_ids")) found["token_ids"] = fields.ints("token_ids", 1..100_000, TOKEN)
         if (fields.has("image")) found["image"] = listed(fields, "image", IMAGE_NAME)
+        if (fields.has("labels")) found["labels"] = fields.strings("labels", 1..1000, 1..500)
         if (fields.has("audio")) found["audio"] = listed(fields, "audio", AUDIO_NAME)
         if (fields.has("samples")) found["samples"] = fields.int("samples", 0..100_000_000L)
         if (found.keys !in RAW_INPUTS.getValue(manifest.preprocessing.kind)) {
@@ -165,11 +176,9 @@ private class CaseReader(private val manifest: BundleManifest, tensors: Map<Stri
                 },
             )
         }
-        is Classification -> {
-            val labels = fields.strings("labels", 1..100_000)
-            if (labels.sorted() != head.labels.sorted()) fields.fail("labels", "expected each label of the manifest")
-            Expected.Scores(labels, fields.numbers("scores", labels.size, 0.0, 1.0))
-        }
+        is Classification -> readScores(fields, head.labels)
+        is Similarity -> (raw["labels"] as List<*>?)?.let { asked -> readScores(fields, asked.map { it as String }) }
+            ?: Expected.Output
         is Transcription -> {
             val prompt = fields.ints("prompt", 1..1000, TOKEN)
             val tokens = fields.ints("tokens", 0..100_000, TOKEN)
@@ -200,6 +209,12 @@ private class CaseReader(private val manifest: BundleManifest, tensors: Map<Stri
         is Embedding, is Score -> Expected.Output
     }
 
+    private fun readScores(fields: Fields, known: List<String>): Expected {
+        val labels = fields.strings("labels", 1..100_000)
+        if (labels.sorted() != known.sorted()) fields.fail("labels", "expected each of the labels")
+        return Expected.Scores(labels, fields.numbers("scores", labels.size, 0.0, 1.0))
+    }
+
     /** A place in a text, with what stands there. */
     private fun readPlace(fields: Fields, text: String): Triple<String, Int, Int> {
         val found = fields.string("text", length = 0..200_000)
@@ -212,8 +227,8 @@ private class CaseReader(private val manifest: BundleManifest, tensors: Map<Stri
     }
 
     /** Images are stored as 8-bit values, audio and its outputs in part. */
-    private fun inputSpecs(program: ProgramSpec): List<TensorSpec> = when (manifest.preprocessing) {
-        is ImagePreprocessing -> program.inputs.map { it.copy(dtype = "uint8") }
+    private fun inputSpecs(program: ProgramSpec): List<TensorSpec> = when {
+        pixels != null -> program.inputs.map { if (it.dtype == "float32") it.copy(dtype = "uint8") else it }
         else -> if (head is Transcription) program.inputs.map(::part) else program.inputs
     }
 
@@ -249,9 +264,8 @@ private class CaseReader(private val manifest: BundleManifest, tensors: Map<Stri
     }
 
     private fun normalised(tensor: Tensor): Tensor {
-        val spec = manifest.preprocessing
-        if (spec !is ImagePreprocessing || tensor !is ByteTensor) return tensor
-        return toInput(tensor.data, normalisationTable(spec), spec)
+        if (pixels == null || tensor !is ByteTensor) return tensor
+        return toInput(tensor.data, normalisationTable(pixels), pixels)
     }
 }
 

@@ -5,8 +5,10 @@ import java.io.File
 import javax.imageio.ImageIO
 import org.edgeformer.core.engines.CheckedEngine
 import org.edgeformer.core.engines.RecordedEngine
+import org.edgeformer.core.pipelines.ImageTextComparer
 import org.edgeformer.core.preprocess.ImageDecoder
 import org.edgeformer.core.preprocess.RgbImage
+import org.junit.jupiter.api.Assertions.assertArrayEquals
 import org.junit.jupiter.api.Assertions.assertEquals
 import org.junit.jupiter.api.Assertions.assertFalse
 import org.junit.jupiter.api.Assertions.assertNull
@@ -49,6 +51,33 @@ class VerifyTest {
         val found = verification("tiny-image.zip")
         assertTrue(found.ok, found.toString())
         assertEquals(0.0, found.stages[0].maxAbs)
+    }
+
+    @Test
+    fun `images and texts are compared as the reference does it`() {
+        val found = verification("tiny-image-text.zip")
+        assertEquals(listOf("preprocess", "image", "seq_8", "seq_16", "answer"), found.stages.map { it.name })
+        assertTrue(found.ok, found.toString())
+        val wrong = verification("tiny-image-text.zip") { program, _, value -> if (program == "seq_8") -value else value }
+        assertEquals(listOf("seq_8", "answer"), wrong.stages.filter { !it.ok }.map { it.name })
+        ModelBundle.open(Golden.file("tiny-image-text.zip")).use { bundle ->
+            val ran = ArrayList<String>() // the program of each value
+            val engine = ChangedEngine(bundle) { program, _, value -> value.also { ran += program } }
+            val comparer = ImageTextComparer(bundle, engine, PngDecoder)
+            val case = Vectors.read(bundle).cases.first { "labels" in it.raw }
+            val photo = PngDecoder.decode(bundle.readBytes(case.raw["image"] as String))
+            val expected = case.expected as Expected.Scores
+            repeat(2) {
+                val answer = comparer.classify(photo, expected.labels.reversed())
+                assertEquals(expected.labels, answer.labels)
+                assertArrayEquals(expected.scores.toDoubleArray(), answer.scores.toDoubleArray(), 1e-6)
+            }
+            assertEquals(2 * EMBEDDING_DIM, ran.count { it != IMAGE_PROGRAM }) // each text is embedded once
+            val (image, text) = comparer.embed(photo).vector to comparer.embed("This is a photo of lights.").vector
+            val cosine = image.indices.sumOf { image[it].toDouble() * text[it] }
+            assertEquals(cosine, comparer.score(photo, "This is a photo of lights.").score, 1e-6)
+            assertThrows(InputError::class.java) { comparer.classify(photo, listOf("a"), "no place") }
+        }
     }
 
     @Test
@@ -123,6 +152,9 @@ class VerifyTest {
         }
     }
 }
+
+/** Of tiny-image-text.zip. */
+private const val EMBEDDING_DIM = 4
 
 /** Answers what was recorded, with each value changed. */
 private class ChangedEngine(bundle: ModelBundle, private val change: (String, String, Float) -> Float) :

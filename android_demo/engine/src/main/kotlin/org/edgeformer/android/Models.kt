@@ -9,6 +9,8 @@ import org.edgeformer.core.ModelBundle
 import org.edgeformer.core.Required
 import org.edgeformer.core.decoding.TranscribeOptions
 import org.edgeformer.core.pipelines.ClassificationResult
+import org.edgeformer.core.pipelines.EmbeddingResult
+import org.edgeformer.core.pipelines.ScoreResult
 import org.edgeformer.core.pipelines.Transcript
 import org.edgeformer.engine.defaultThreads
 import org.edgeformer.engine.openEngine
@@ -38,6 +40,16 @@ suspend fun Model.Companion.fromFile(
 
 /** Labels of the bundle for an opaque bitmap, best first. */
 suspend fun Model.classify(bitmap: Bitmap): ClassificationResult = classify(toRgb(bitmap))
+
+/** Labels of the call for a bitmap, best first, by a model of images and texts; see `classify` of an image. */
+suspend fun Model.classify(bitmap: Bitmap, labels: List<String>, template: String? = null): ClassificationResult =
+    classify(toRgb(bitmap), labels, template)
+
+/** The embedding of a bitmap. */
+suspend fun Model.embed(bitmap: Bitmap): EmbeddingResult = embed(toRgb(bitmap))
+
+/** The cosine of a bitmap and a text, by a model of images and texts. */
+suspend fun Model.score(bitmap: Bitmap, query: String): ScoreResult = score(toRgb(bitmap), query)
 
 /** What is said in a recording that another app offers: wav, and what this phone decodes (m4a, mp3, ogg and others). */
 suspend fun Model.transcribe(

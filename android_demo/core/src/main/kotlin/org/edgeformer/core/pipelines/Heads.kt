@@ -18,8 +18,11 @@ import kotlin.math.exp
  *
  * @throws EngineError the logits hold NaN or infinity.
  */
-fun classify(outputs: Map<String, Tensor>, head: Classification, truncated: Boolean = false): ClassificationResult {
-    val logits = onlyRow(outputs)
+fun classify(outputs: Map<String, Tensor>, head: Classification, truncated: Boolean = false): ClassificationResult =
+    classify(onlyRow(outputs), head, truncated)
+
+/** The same of logits (number of labels). */
+internal fun classify(logits: FloatArray, head: Classification, truncated: Boolean): ClassificationResult {
     val scores = when (head.activation) {
         Activation.SOFTMAX -> softmax(logits)
         Activation.SIGMOID -> sigmoid(logits)

@@ -11,7 +11,7 @@ import org.edgeformer.core.preprocess.Places
  *
  * @property truncated the raw input lost its end.
  * @property places where its tokens stand in the raw input, of tasks that answer with places.
- * @property source the text that answers are places of.
+ * @property source the text that answers are places of, or the label that this text stands for.
  */
 class Prepared(
     val program: String,
