@@ -10,8 +10,8 @@ from typing import Any
 from edgeformer.checkpoints import weights
 from edgeformer.checkpoints.sentence import SentenceFiles
 from edgeformer.models.config import MAX_LABELS_BYTES, read_list, read_text
-from edgeformer.models.family import Family
-from edgeformer.models.text import TWO_LABELS, unwrapped
+from edgeformer.models.family import Family, unwrapped
+from edgeformer.models.text import TWO_LABELS
 from edgeformer.tasks.task import TASKS, check_task
 from edgeformer.tasks.text import CLASSIFICATION, EMBEDDING, SCORING
 from edgeformer_runtime.bundle.strict_json import shorten

@@ -40,8 +40,8 @@ from edgeformer.models.adapted_images import (
 )
 from edgeformer.models.adapted_pairs import is_pair, pair_family
 from edgeformer.models.config import MAX_LAYERS, refusing
-from edgeformer.models.family import Family
-from edgeformer.models.text import SPAN_ENDS, TOKEN_HEADS, TextEmbedder, check_task, id2label, unwrapped
+from edgeformer.models.family import Family, unwrapped
+from edgeformer.models.text import SPAN_ENDS, TOKEN_HEADS, TextEmbedder, check_task, id2label
 from edgeformer.tasks.task import TASKS
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.tasks.speech import ENERGIES_INPUT, LENGTH_INPUT, SAMPLES_INPUT, RecordingPreprocessing

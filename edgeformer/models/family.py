@@ -265,3 +265,27 @@ def _is_known_elsewhere(model_type: str) -> bool:
     from transformers import CONFIG_MAPPING
 
     return model_type in CONFIG_MAPPING
+
+
+# Names of weights in public checkpoints, brought to one.
+
+
+_WRAPPERS = re.compile(r"^(?:(?:module|_orig_mod|_forward_module|model)\.)+")
+"""What data-parallel training, torch.compile, DeepSpeed and training scripts put before every name, in any order."""
+
+
+def unwrapped(name: str) -> str:
+    """A parameter's name without what wrappers put before it."""
+    return _WRAPPERS.sub("", name)
+
+
+def without_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """A state dict by names without what wrappers, and then the architecture itself, put before them.
+
+    Raises:
+        InputError: two names mean the same.
+    """
+    plain = {unwrapped(name).removeprefix(prefix): tensor for name, tensor in state.items()}
+    if len(plain) < len(state):
+        raise InputError(f"checkpoint holds tensors twice, with the prefix {prefix} and without: remove one")
+    return plain

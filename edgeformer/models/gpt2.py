@@ -20,8 +20,8 @@ from edgeformer.models.cached import (
     no_labels,
     refuse_quantized,
 )
-from edgeformer.models.family import Family
-from edgeformer.models.text import ACTIVATIONS, without_prefix
+from edgeformer.models.family import Family, without_prefix
+from edgeformer.models.text import ACTIVATIONS
 from edgeformer.models.units import UnitGroup, neuron_group
 from edgeformer_runtime.errors import InputError
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgeformer.attention.kernels import ANY_LENGTH, additive_mask
-from edgeformer.models.family import Program, ProgramOptions
+from edgeformer.models.family import Program, ProgramOptions, unwrapped
 from edgeformer.models.pooling import CLS, MEAN, EmbeddingHead, SentenceHead, l2_normalize, masked_mean
 from edgeformer.models.units import AttentionModule
 from edgeformer_runtime.bundle.manifest import TensorSpec
@@ -381,28 +381,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 _BASE_PART = re.compile(r"^(?:[\w.]+\.)??((?:embeddings|encoder|transformer|pooler)\..+)$")
 """The encoder's parts after any prefix: `bert.`, none (base models), `module.bert.`, `0.auto_model.` and the like."""
 
-_WRAPPERS = re.compile(r"^(?:(?:module|_orig_mod|_forward_module|model)\.)+")
-"""What data-parallel training, torch.compile, DeepSpeed and training scripts put before every name, in any order."""
-
 _OLD_NORMS = ((".gamma", ".weight"), (".beta", ".bias"))
 """Names of TensorFlow's first BERT checkpoints."""
-
-
-def unwrapped(name: str) -> str:
-    """A parameter's name without what wrappers put before it."""
-    return _WRAPPERS.sub("", name)
-
-
-def without_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """A state dict by names without what wrappers, and then the architecture itself, put before them.
-
-    Raises:
-        InputError: two names mean the same.
-    """
-    plain = {unwrapped(name).removeprefix(prefix): tensor for name, tensor in state.items()}
-    if len(plain) < len(state):
-        raise InputError(f"checkpoint holds tensors twice, with the prefix {prefix} and without: remove one")
-    return plain
 
 
 def public_renamer(

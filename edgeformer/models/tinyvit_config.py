@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from edgeformer.models import config as fields
 from edgeformer.models.config import LayerWidths, read_layer_widths
-from edgeformer.models.text import unwrapped
+from edgeformer.models.family import unwrapped
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.tasks.vision import INTERPOLATIONS, ImagePreprocessing

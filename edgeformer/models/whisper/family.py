@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from edgeformer.attention import AttentionKernel
 from edgeformer.attention.kernels import MASK_VALUE, ScoreRange
 from edgeformer.models.config import read_object, write_json
-from edgeformer.models.family import Family
+from edgeformer.models.family import Family, without_prefix
 from edgeformer.models.score_range import score_range
-from edgeformer.models.text import without_prefix
 from edgeformer.models.whisper.generation import GENERATION_FILE, read_speech
 from edgeformer.models.whisper.model import Whisper, WhisperConfig, parse_config, with_alignment_heads
 from edgeformer.models.whisper.programs import whisper_programs

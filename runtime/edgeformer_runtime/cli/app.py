@@ -8,15 +8,7 @@ from typing import Annotated
 import typer
 
 from edgeformer_runtime import __version__
-from edgeformer_runtime.cli.console import (
-    AllowRefused,
-    Bars,
-    out,
-    print_json,
-    print_result,
-    progress_bar,
-    run_app,
-)
+from edgeformer_runtime.cli.console import AllowRefused, Bars, out, print_json, print_result, progress_bar, run_app
 from edgeformer_runtime.cli.console import BenchBatches as BenchBatches
 from edgeformer_runtime.cli.console import BenchPrograms as BenchPrograms
 from edgeformer_runtime.cli.console import BenchThreads as BenchThreads

@@ -340,5 +340,5 @@ AUDIO_CLASSIFICATION = Task(
     takes=RECORDING,
     gives=CLASSIFICATION,
     pipeline="edgeformer_runtime.pipelines.speech:AudioClassifier",
-    serve="edgeformer_runtime.serve.routes:add_audio_classification",
+    serve="edgeformer_runtime.serve.streams:add_audio_classification",
 )
