@@ -83,7 +83,7 @@ def convert(
         prompt: of embedders: name of the checkpoint's prompt before every text, or "none"; None: its default prompt.
         language: of speech: its code or English name, or "any"; None: the one that the checkpoint fixes, or all.
         window: of speech: "tail" computes only the audio that is there, "full" always the whole window.
-        audio_seconds: of speech: lengths of audio in seconds to make programs for; None: the target's own choice.
+        audio_seconds: of audio: lengths in seconds to make programs for; None: the target's or the model's own choice.
         zipped: write `out/<bundle>.zip` as well.
         jobs: how many targets to convert at once, in processes: a script then needs `if __name__ == "__main__":`.
         progress: called with each step, how many steps are finished and how many there are; None: nothing is told.

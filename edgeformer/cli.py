@@ -189,9 +189,9 @@ def evaluate(
     data: Annotated[
         str,
         typer.Option(
-            help="Labelled data. Images: a folder per label, or a zip of it. Texts: a .csv, .tsv, .json or .jsonl file "
-            "with a text and its label, or labels with | between them; for embedders two texts and a score. Questions: "
-            "SQuAD's JSON, or a table of question, context and answers. Entities: a CoNLL file, or .jsonl of tokens "
+            help="Labelled data. Images, audio: a folder or zip with one per label. Texts: a .csv, .tsv, .json or "
+            ".jsonl file with a text and its label, or labels with | between; for embedders two texts and a score. "
+            "Questions: SQuAD's JSON, or a table of question, context, answers. Entities: CoNLL, or .jsonl of tokens "
             "and tags. Masks: a table of text and token. Objects: COCO's JSON. Segments: a folder with images and "
             "masks. Speech: a table of files and texts, or a folder of audio files with a .txt beside each. FILE:KEY "
             "names a folder in a zip or a list in a JSON file.",

@@ -193,7 +193,7 @@ def convert(
     calibration: Annotated[
         Path | None,
         typer.Option(
-            help="Calibration data: a folder of images; or texts as eval takes them, or one per line of a .txt file. "
+            help="Calibration data: a folder of images or audio; or texts as eval takes them, or lines of a .txt. "
             "static-int8 needs it. All int8 and int4 weights are rounded for it."
         ),
     ] = None,
@@ -247,7 +247,7 @@ def convert(
     audio_seconds: Annotated[
         str | None,
         typer.Option(
-            help="Speech: lengths of audio in seconds, as 5,10,30; a program for each. Default: the target's own."
+            help="Audio: lengths in seconds, as 5,10,30; a program for each. Default: the target's or the model's own."
         ),
     ] = None,
     zipped: Annotated[bool, typer.Option("--zip", help="Also write OUT/<bundle>.zip.")] = False,

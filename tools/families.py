@@ -63,6 +63,21 @@ VISION: dict[str, Any] = {
     "num_labels": 5,
 }
 STAGES: dict[str, Any] = {"image_size": IMAGE, "num_labels": 5, "depths": [1, 1], "patch_size": 2}
+SAMPLES: dict[str, Any] = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "conv_dim": (16, 16, 16),
+    "conv_kernel": (10, 3, 2),
+    "conv_stride": (5, 2, 2),
+    "num_feat_extract_layers": 3,
+    "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 4,
+    "classifier_proj_size": 16,
+    "num_labels": 5,
+}
+CLIP_S = 0.25
 DETR: dict[str, Any] = {
     "d_model": 32,
     "encoder_layers": 1,
@@ -279,13 +294,19 @@ ARCHITECTURES: dict[str, tuple[str, str, Mapping[str, Any]]] = {
         {**VISION, "image_size": [32, 48], "patch_size": 16, "num_detection_tokens": 7}
         | {"use_mid_position_embeddings": True},
     ),
-    "wav2vec2": (
-        "Wav2Vec2",
-        f"For{CLS}",
-        {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 64}
-        | {"conv_dim": (16, 16), "conv_kernel": (10, 3), "conv_stride": (5, 2), "num_feat_extract_layers": 2}
-        | {"num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4},
+    "audio-spectrogram-transformer": (
+        "AST",
+        "ForAudioClassification",
+        {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64, "num_labels": 5}
+        | {"max_length": 64, "num_mel_bins": 32, "patch_size": 8, "frequency_stride": 8, "time_stride": 8},
     ),
+    "wav2vec2": ("Wav2Vec2", f"For{CLS}", SAMPLES),
+    "hubert": ("Hubert", f"For{CLS}", {**SAMPLES, "feat_extract_norm": "layer", "do_stable_layer_norm": True}),
+    "wavlm": ("WavLM", f"For{CLS}", SAMPLES),
+    "data2vec-audio": ("Data2VecAudio", f"For{CLS}", {**SAMPLES, "num_conv_pos_embeddings": 3}),
+    "unispeech-sat": ("UniSpeechSat", f"For{CLS}", SAMPLES),
+    "wav2vec2-conformer": ("Wav2Vec2Conformer", f"For{CLS}", SAMPLES),
+    "sew": ("SEW", f"For{CLS}", {**SAMPLES, "squeeze_factor": 2}),
 }
 """By `model_type`: the start and the end of the class's name, and the fields of its config."""
 
@@ -324,6 +345,11 @@ def save(name: str, folder: Path) -> Any:
         elif end == f"For{SEG}":
             processor["image_processor_type"] = f"{start}ImageProcessor"
         (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+    elif model.main_input_name == "input_values":
+        bank = {name: fields[name] for name in ("max_length", "num_mel_bins") if name in fields}
+        kind = "ASTFeatureExtractor" if bank else "Wav2Vec2FeatureExtractor"
+        extractor = {"feature_extractor_type": kind, "feature_size": 1, "sampling_rate": 16000, "do_normalize": True}
+        (folder / "preprocessor_config.json").write_text(json.dumps(extractor | bank))
     else:
         from tests.checkpoint_factory import tokenizer
 
@@ -366,6 +392,15 @@ def _inputs(program: Any, number: int, sentence: str) -> tuple[dict[str, Any], d
         pixels = torch.randn(names["pixels"].shape, generator=torch.Generator().manual_seed(number))
         whole = {name: np.ones(spec.shape, np.float32) for name, spec in names.items() if name != "pixels"}
         return {"pixels": pixels.numpy(), **whole}, {"pixel_values": pixels}
+    if "energies" in names:
+        energies = torch.randn(names["energies"].shape, generator=torch.Generator().manual_seed(number))
+        return {"energies": energies.numpy()}, {"input_values": energies}
+    if "samples" in names:
+        samples = torch.randn(names["samples"].shape, generator=torch.Generator().manual_seed(number))
+        length = samples.shape[1] - number * 777
+        samples[:, length:] = 0
+        given = {"samples": samples.numpy(), "length": np.array([length], np.int32)}
+        return given, {"input_values": samples[:, :length]}
     from tests.checkpoint_factory import tokenizer
 
     ids = tokenizer().encode(sentence).ids[: program.inputs[0].shape[1]]
@@ -410,7 +445,7 @@ def _in_torch(folder: Path, public: Any) -> dict[str, Any]:
         checkpoint = open_checkpoint(folder)
         module, _ = load_module(checkpoint, KERNELS["dense"])
         length = LENGTH_OF_QUESTIONS if checkpoint.task == "question-answering" else LENGTH
-        (program,) = checkpoint.programs(module, ProgramOptions(seq_lens=(length,)))
+        (program,) = checkpoint.programs(module, ProgramOptions(seq_lens=(length,), clip_seconds=(CLIP_S,)))
     except EdgeFormerError as error:
         return {"refused": {"all": str(error)}}
     names = [spec.name for spec in program.inputs]
@@ -424,8 +459,11 @@ def _in_torch(folder: Path, public: Any) -> dict[str, Any]:
 def _examine(folder: Path, out: Path, target: str, public: Any, fp32_alone: bool) -> dict[str, Any]:
     length = LENGTH_OF_QUESTIONS if ARCHITECTURES[folder.name][1] == f"For{QA}" else LENGTH
     precisions = ["fp32", *(["dynamic-int8"] if target in SMALL and not fp32_alone else [])]
+    seconds = (CLIP_S,) if ARCHITECTURES[folder.name][2].get("conv_dim") else None
     try:
-        made = convert(ConvertOptions(str(folder), out, (target,), tuple(precisions), seq_lens=(length,)))
+        made = convert(
+            ConvertOptions(str(folder), out, (target,), tuple(precisions), seq_lens=(length,), audio_seconds=seconds)
+        )
         passed = {each.precision: each for each in made.bundles if each.ok}
         refused = {each.precision: each.problems[0] for each in made.bundles if not each.ok}
         found: dict[str, Any] = {"precisions": list(passed), "refused": refused}

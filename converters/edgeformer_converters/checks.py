@@ -40,7 +40,9 @@ def common_problems(
     if unknown is not None:
         problems.append(unknown)
     elif precision.name == "static-int8" and not all(program.calibration for program in programs):
-        problems.append("static-int8 needs calibration: give --calibration, a folder of images or a table of texts")
+        problems.append(
+            "static-int8 needs calibration: give --calibration, a folder of images or audio, or a table of texts"
+        )
     if not programs:
         problems.append(f"{target.name} needs at least one program, found none")
     names = [program.name for program in programs]

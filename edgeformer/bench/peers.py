@@ -35,6 +35,7 @@ from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.errors import EngineError, InputError
 from edgeformer_runtime.preprocess.audio import open_audio
 from edgeformer_runtime.registry import load_attribute
+from edgeformer_runtime.tasks.speech import SAMPLES_INPUT
 
 if TYPE_CHECKING:
     from edgeformer.convert.result import Converted
@@ -250,7 +251,7 @@ def _programs(checkpoint: Checkpoint, arrays: Mapping[str, Tensor], attention: s
     """The program that takes such inputs as peers get it, all inputs and outputs with a first axis of `batch`."""
     module, _ = load_module(checkpoint, KERNELS[attention])
     compute_all_tokens(module)
-    programs = checkpoint.programs(module, ProgramOptions(seq_lens=_seq_lens(arrays)))
+    programs = checkpoint.programs(module, _options(checkpoint, arrays))
     return tuple(
         replace(
             program,
@@ -262,9 +263,14 @@ def _programs(checkpoint: Checkpoint, arrays: Mapping[str, Tensor], attention: s
     )
 
 
-def _seq_lens(inputs: Mapping[str, Tensor]) -> tuple[int, ...]:
-    """The bucket of a text's inputs; images have none."""
-    return (int(inputs["input_ids"].shape[1]),) if "input_ids" in inputs else ()
+def _options(checkpoint: Checkpoint, inputs: Mapping[str, Tensor]) -> ProgramOptions:
+    """Of the program that takes such inputs: the tokens of a text's, the seconds of a recording's."""
+    if "input_ids" in inputs:
+        return ProgramOptions(seq_lens=(int(inputs["input_ids"].shape[1]),))
+    if SAMPLES_INPUT in inputs:
+        rate = checkpoint.config.preprocessing.sample_rate
+        return ProgramOptions(clip_seconds=(inputs[SAMPLES_INPUT].shape[1] / rate,))
+    return ProgramOptions(seq_lens=())
 
 
 def _batch(inputs: Mapping[str, Tensor]) -> int:

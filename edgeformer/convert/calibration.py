@@ -28,8 +28,8 @@ def calibrated(
     Args:
         programs: of the model.
         spec: how its inputs are made.
-        data: a folder of images; or a table of texts as `eval` takes it (labels are not looked at), or a .txt with a
-            text on each line.
+        data: a folder of images or audio; or a table of texts as `eval` takes it (labels are not looked at), or a .txt
+            with a text on each line.
         method: one of `edgeformer.models.family.METHODS`.
 
     Raises:

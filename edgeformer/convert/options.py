@@ -43,8 +43,8 @@ class ConvertOptions:
         lengths_column: its column of texts; None: "text", "sentence" or the only one.
         lengths_budget: what those lengths may cost, as `Budget.parse` takes it; None: as many as the target's own.
         attention: None: the target's own kernel. An approximate one makes another model, which only texts have.
-        calibration: inputs as the app will meet them: a folder of images, or a table or .txt of texts. static-int8
-            needs it, and all int8 and int4 weights are rounded for it.
+        calibration: inputs as the app will meet them: a folder of images or recordings, or a table or .txt of texts.
+            static-int8 needs it, and all int8 and int4 weights are rounded for it.
         calibration_method: how static-int8 takes ranges from it, one of `METHODS`.
         evaluation: labelled data, as `eval` takes them: classifiers are judged on them, and their accuracy before and
             after is told.
@@ -52,7 +52,7 @@ class ConvertOptions:
         plan: of the precision mixed: a JSON file of formats by layer; None: the one in the checkpoint.
         window: of speech: "tail" or "full"; see `ProgramOptions`.
         audio_seconds: of speech: the longest audio of each bucket; None: the target's own choice. The model's whole
-            window is always among them.
+            window is always among them. Of recordings that are classified: the longest of each program.
         prompt: of an embedder: the name of the checkpoint's prompt that is put before every text, or "none".
         language: of speech: the one that the bundle transcribes, by its code or English name, or "any"; None: the one
             that the checkpoint fixes, or all.
@@ -121,7 +121,7 @@ class ConvertOptions:
             )
         if self.calibration is None and "static-int8" in self.precisions:
             raise InputError(
-                "static-int8 needs calibration: give --calibration, a folder of images or a table of texts"
+                "static-int8 needs calibration: give --calibration, a folder of images or audio, or a table of texts"
             )
         if self.calibration_method != MIN_MAX and "static-int8" not in self.precisions:
             raise InputError("--calibration-method is for static-int8, which has ranges: add --precision static-int8")
@@ -144,12 +144,12 @@ class ConvertOptions:
         Raises:
             InputError: names them.
         """
-        of_speech = self.audio_seconds is not None or self.window != TAIL_WINDOW
         for given, takes, options, them in (
-            (of_speech, "audio", "--window and --audio-seconds are for speech", "them"),
-            (self.lengths_from is not None, "text", "--lengths-from is for texts", "it"),
+            (self.window != TAIL_WINDOW, ("audio",), "--window is for speech", "it"),
+            (self.audio_seconds is not None, ("audio", "recording"), "--audio-seconds is for audio", "it"),
+            (self.lengths_from is not None, ("text",), "--lengths-from is for texts", "it"),
         ):
-            if given and takes != TASKS[task].takes:
+            if given and TASKS[task].takes not in takes:
                 raise InputError(f"{options}, and the task is {task}: leave {them} out")
 
     def programs_for(self, target: Target) -> ProgramOptions:
@@ -160,6 +160,7 @@ class ConvertOptions:
             lengths = lengths[-1:]
         return ProgramOptions(
             seq_lens=self.seq_lens or lengths,
+            clip_seconds=self.audio_seconds or (),
             cache_lens=self.seq_lens or (),
             audio_positions=tuple(sorted({max(1, round(each * POSITIONS_PER_SECOND)) for each in seconds})),
             window=self.window,

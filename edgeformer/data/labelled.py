@@ -1,4 +1,4 @@
-"""Labelled data to evaluate on: a folder of images per class, or a table of texts and labels."""
+"""Labelled data to evaluate on: a folder of images or recordings per class, or a table of texts and labels."""
 
 from __future__ import annotations
 
@@ -250,7 +250,7 @@ _TABLES: dict[str, Callable[[str, Path, str | None, TableColumns], list[TableRow
 TEXT_COLUMNS = PairColumns("texts", inputs=TEXT_NAMES, answers=("label", "category", "intent"))
 """What the columns of public tables of labelled texts are called."""
 
-MAX_IMAGE_FILE_BYTES = 256 << 20
+MAX_FILE_BYTES = 256 << 20
 
 File = tuple[tuple[str, ...], Callable[[], Any]]
 """The parts of a file's name, and what reads it."""
@@ -265,7 +265,7 @@ class Example:
     Attributes:
         name: where it comes from, for messages.
         label: an index into the labels.
-        read: gives what the pipeline of the data's kind takes: a text, or an image's path or bytes.
+        read: gives what the pipeline of the data's kind takes: a text, or a file's path or bytes.
     """
 
     name: str
@@ -299,10 +299,10 @@ def open_data(data: str, kind: str, labels: Sequence[str]) -> Iterator[Evaluatio
     """Labelled data, readable inside the block.
 
     Args:
-        data: for "image" a folder with a folder of images per label, or a zip of it; for "text" a .csv or .tsv table, a
-            .json list of [text, label] or {"text", "label"}, or a .jsonl file of the same. `FILE:key` names a folder
-            of a zip, or a list in a JSON object.
-        kind: "image" or "text".
+        data: for "text" a .csv or .tsv table, a .json list of [text, label] or {"text", "label"}, or a .jsonl file of
+            the same; for any other kind a folder with a folder of files per label, or a zip of it. `FILE:key` names a
+            folder of a zip, or a list in a JSON object.
+        kind: what the task takes, as "image", "recording" or "text".
         labels: the classifier's. Data whose labels are all numbers and none a label states indices.
 
     Raises:
@@ -336,7 +336,7 @@ def _open_rows(data: str, kind: str, notes: list[str]) -> Iterator[list[_Row]]:
 def _labelled(rows: Sequence[_Row], labels: Sequence[str], data: str, notes: Sequence[str]) -> EvaluationData:
     """Rows with their labels as indices."""
     if not rows:
-        raise InputError(f"{data} holds no examples: expected texts with labels, or a folder of images per label")
+        raise InputError(f"{data} holds no examples: expected texts with labels, or a folder of files per label")
     index = {label: number for number, label in enumerate(labels)}
     found = dict.fromkeys(row.label for row in rows)
     numbers = {label: int(label) for label in found if label.isascii() and label.isdecimal() and len(label) < 10}
@@ -360,7 +360,7 @@ def _same(value: Any) -> Any:
     return value
 
 
-# Images
+# Images and recordings
 
 
 def _by_class(files: Sequence[File], data: str, notes: list[str]) -> list[_Row]:
@@ -377,7 +377,7 @@ def _open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
         archive = zipfile.ZipFile(path)
     except (OSError, zipfile.BadZipFile):
-        raise InputError(f"{path} is neither a folder nor a zip: expected a folder of images per label") from None
+        raise InputError(f"{path} is neither a folder nor a zip: expected a folder of files per label") from None
     with archive:
         yield archive
 
@@ -395,8 +395,8 @@ def _members(archive: zipfile.ZipFile, key: str | None) -> list[File]:
 
 def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
     where = f"{archive.filename}: {shorten(member.filename)}"
-    if member.file_size > MAX_IMAGE_FILE_BYTES:
-        raise InputError(f"{where} has {member.file_size} bytes: expected at most {MAX_IMAGE_FILE_BYTES}")
+    if member.file_size > MAX_FILE_BYTES:
+        raise InputError(f"{where} has {member.file_size} bytes: expected at most {MAX_FILE_BYTES}")
     try:
         return archive.read(member)
     except (OSError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:

@@ -24,6 +24,7 @@ from edgeformer.models.family import Program, ProgramOptions
 from edgeformer.models.text import TextEncoder, TextModel, text_programs
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.tasks.speech import RecordingPreprocessing
 from edgeformer_runtime.tasks.vision import ImagePreprocessing
 
 IMPLEMENTATION = "edgeformer"
@@ -75,7 +76,7 @@ def attend(
     repeats = query.shape[1] // key.shape[1]
     if repeats > 1:
         key, value = key.repeat_interleave(repeats, dim=1), value.repeat_interleave(repeats, dim=1)
-    bias = attention_mask
+    bias = _running.get().padding if attention_mask is None else attention_mask
     if bias is not None and bias.dtype == torch.bool:
         bias = (1.0 - bias.float()) * _running.get().hidden_value
     if position_bias is not None:
@@ -137,11 +138,13 @@ def hide(
 class Network(nn.Module):
     """A module of transformers whose attention is ours.
 
-    `bias` is what padding adds to the scores of the forward that runs; `mask_value` what a hidden position adds, None:
-    the usual. `whole_masks`: those that the module makes have a row for each query, as attention of its own may need.
+    `bias` is what padding adds to the scores of the forward that runs, where the public module is given a mask;
+    `padding` the same where it is given none; `mask_value` what a hidden position adds, None: the usual. `whole_masks`:
+    those that the module makes have a row for each query, as attention of its own may need.
     """
 
     bias: Tensor | None = None
+    padding: Tensor | None = None
     whole_masks = False
     mask_value: float | None = None
 
@@ -307,7 +310,7 @@ class AdaptedConfig:
         pad_token_id: of texts.
         first_position: of texts, the id of the first token's position.
         one_type_of: of texts, `max_position_embeddings` where the model takes the one token type that it has.
-        preprocessing: of images.
+        preprocessing: of images and recordings.
         takes_bgr: of images, whose channels the module takes in this order.
     """
 
@@ -320,7 +323,7 @@ class AdaptedConfig:
     pad_token_id: int = 0
     first_position: int = 0
     one_type_of: int | None = None
-    preprocessing: ImagePreprocessing | None = None
+    preprocessing: ImagePreprocessing | RecordingPreprocessing | None = None
     takes_bgr: bool = False
 
 

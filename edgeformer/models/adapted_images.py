@@ -248,7 +248,7 @@ def _compare_all(module: AdaptedImageModel, name: str, expected: Sequence[Tensor
 
 
 def _input_specs(config: AdaptedConfig) -> tuple[TensorSpec, ...]:
-    assert config.preprocessing is not None
+    assert isinstance(config.preprocessing, ImagePreprocessing)
     return image_inputs(config.preprocessing)
 
 

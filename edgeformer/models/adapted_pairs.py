@@ -30,7 +30,7 @@ from edgeformer.models.score_range import sample_inputs, score_range
 from edgeformer.models.text import TextEncoder
 from edgeformer_runtime.bundle.manifest import TensorSpec
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.tasks.vision import PAD
+from edgeformer_runtime.tasks.vision import PAD, ImagePreprocessing
 
 if TYPE_CHECKING:
     from edgeformer.checkpoints.checkpoint import Checkpoint
@@ -285,7 +285,7 @@ def _only(tower: TextTower, ids: Tensor) -> Tensor:
 
 
 def _shape(config: AdaptedConfig) -> tuple[int, int, int, int]:
-    assert config.preprocessing is not None
+    assert isinstance(config.preprocessing, ImagePreprocessing)
     return 1, 3, config.preprocessing.height, config.preprocessing.width
 
 

@@ -24,6 +24,13 @@ from edgeformer.models.adapted import (
     fit,
     programs,
 )
+from edgeformer.models.adapted_audio import (
+    AdaptedAudioModel,
+    Frames,
+    audio_programs,
+    fit_audio,
+    read_feature_extractor,
+)
 from edgeformer.models.adapted_images import (
     IMAGE_OUTPUTS,
     AdaptedImageModel,
@@ -35,7 +42,9 @@ from edgeformer.models.adapted_pairs import is_pair, pair_family
 from edgeformer.models.config import MAX_LAYERS, refusing
 from edgeformer.models.family import Family, unwrapped
 from edgeformer.models.text import SPAN_ENDS, TOKEN_HEADS, TextEmbedder, check_task, id2label
+from edgeformer.tasks.task import TASKS
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.tasks.speech import ENERGIES_INPUT, LENGTH_INPUT, SAMPLES_INPUT, RecordingPreprocessing
 
 AUTO_CLASSES = {
     "text-classification": "AutoModelForSequenceClassification",
@@ -48,9 +57,14 @@ AUTO_CLASSES = {
     "image-text": "AutoModelForZeroShotImageClassification",
     "object-detection": "AutoModelForObjectDetection",
     "image-segmentation": "AutoModelForSemanticSegmentation",
+    "audio-classification": "AutoModelForAudioClassification",
 }
 """transformers' tables of classes, by task."""
-_TEXT, _IMAGE = "input_ids", "pixel_values"
+_TEXT, _IMAGE, _AUDIO = "input_ids", "pixel_values", "input_values"
+_KINDS = {_TEXT: "text", _IMAGE: "image", _AUDIO: "recording"}
+"""By the name of what a class of transformers reads: the kind that a task takes."""
+_OF_KIND = {_TEXT: (programs, fit), _IMAGE: (image_programs, fit_image), _AUDIO: (audio_programs, fit_audio)}
+"""What makes programs of a module, and what compares it with transformers' own computation."""
 _WITHOUT_HEAD = ("text-embedding", "image-embedding")
 _OLD_BUFFERS = ("*.position_ids", "*.token_type_ids", "*.inv_freq", "*.num_batches_tracked")
 _LONGEST = 1 << 14
@@ -122,15 +136,15 @@ class Architecture:
     def tasks(self) -> tuple[str, ...]:
         """Those that have a class for it, of what the base model reads."""
         reads = self.named.main_input_name
-        if reads not in (_TEXT, _IMAGE):
+        if reads not in _KINDS:
             raise InputError(
-                f"config.json: a {self.named.__name__} reads {reads}: only models of {_TEXT} or {_IMAGE} are adapted"
+                f"config.json: a {self.named.__name__} reads {reads}: only models of {', '.join(_KINDS)} are adapted"
             )
         config = type(self.config)
         return tuple(
             task
             for task, auto in AUTO_CLASSES.items()
-            if (task in IMAGE_OUTPUTS) == (reads == _IMAGE)
+            if TASKS[task].takes == _KINDS[reads]
             and (config in getattr(self.library, auto)._model_mapping or (task in _WITHOUT_HEAD and self._is_base))
         )
 
@@ -141,6 +155,11 @@ class Architecture:
             assert self.folder is not None
             preprocessing, is_reversed = read_image_processor(self.folder)
             return AdaptedConfig(config, ("pixels",), preprocessing=preprocessing, takes_bgr=is_reversed)
+        if self.named.main_input_name == _AUDIO:
+            assert self.folder is not None
+            recordings = read_feature_extractor(self.folder, config)
+            names = (SAMPLES_INPUT, LENGTH_INPUT) if recordings.filter_bank is None else (ENERGIES_INPUT,)
+            return AdaptedConfig(config, names, preprocessing=recordings)
         arguments = inspect.signature(self.named.forward).parameters
         if "decoder_input_ids" in arguments:
             raise InputError(f"config.json: a {self.named.__name__} has a decoder, and only encoders are adapted")
@@ -170,7 +189,7 @@ class Architecture:
         )
 
     def build(self, config: AdaptedConfig, task: str, num_labels: int, attention: AttentionKernel) -> nn.Module:
-        """A text or image model in eval mode with untrained weights."""
+        """A model of texts, images or recordings in eval mode with untrained weights."""
         if attention in APPROXIMATE_KERNELS.values():
             raise InputError(f"a {self.model_type} is transformers' own module: choose an exact attention kernel")
         if task not in AUTO_CLASSES:
@@ -180,6 +199,9 @@ class Architecture:
             made = self._made(task, num_labels)
             inside = made if num_labels else Headless(made, made.base_model_prefix)
             return AdaptedImageModel(inside, task, attention, config.takes_bgr).eval()
+        if isinstance(config.preprocessing, RecordingPreprocessing):
+            frames = Frames(self.config) if config.preprocessing.filter_bank is None else None
+            return AdaptedAudioModel(self._made(task, num_labels), attention, frames).eval()
         check_task(task, num_labels)
         if task == "text-embedding":
             made = self._made(task, 0)
@@ -259,19 +281,21 @@ class Architecture:
 
     def family(self) -> Family[AdaptedConfig]:
         """Its record."""
+        tasks = self.tasks()
+        make_programs, check = _OF_KIND[self.named.main_input_name]
         return Family(
             name=f"adapted-{self.model_type}",
-            tasks=self.tasks(),
+            tasks=tasks,
             parse_config=lambda _raw: self.parse(),
             build=self.build,
             rename=self.rename,
             publish=self.publish,
             unused=self.unused(),
-            programs=image_programs if self.named.main_input_name == _IMAGE else programs,
+            programs=make_programs,
             parse_labels=id2label,
             blocks=self.blocks,
             with_layers=self._refuse_layers,
-            fit=fit_image if self.named.main_input_name == _IMAGE else fit,
+            fit=check,
             adapted=f"{self.named.__name__} of transformers {self.library.__version__}",
             packages=("transformers",),
         )

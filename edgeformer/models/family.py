@@ -50,6 +50,7 @@ class ProgramOptions:
     Attributes:
         seq_lens: of texts: the tokens of each bucket.
         audio_positions: of speech: the encoder's positions of each bucket; one is 20 ms of audio.
+        clip_seconds: of recordings that are classified: the longest of each program; empty: as the family chooses.
         window: of speech: "tail" (the audio that is there, and silence computed in advance for the rest of the window)
             or "full" (always the whole window, as the public model does; one bucket, whatever `audio_positions`).
         prefill_tokens: of speech: tokens that the decoder takes at once.
@@ -64,6 +65,7 @@ class ProgramOptions:
     audio_positions: tuple[int, ...] = DEFAULT_AUDIO_POSITIONS
     window: str = TAIL_WINDOW
     prefill_tokens: int = 8
+    clip_seconds: tuple[float, ...] = ()
     cache_lens: tuple[int, ...] = ()
     prompt_tokens: int = 16
     decoder_state: str = HOST_STATE

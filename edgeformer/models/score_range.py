@@ -7,7 +7,7 @@ import math
 import random
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from tokenizers import Tokenizer
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from edgeformer.attention import APPROXIMATE_KERNELS, AttentionKernel
 from edgeformer.attention.kernels import EXACT_MASK, MASK_VALUE, ScoreRange
-from edgeformer.models.text import TextConfig, TextEncoder, TextModel
+from edgeformer.models.text import TextConfig, TextModel
 from edgeformer.tasks.text import FILLER, TEXTS
 
 if TYPE_CHECKING:
@@ -116,11 +116,11 @@ def _kernel_of(part: nn.Module) -> AttentionKernel | None:
 
 @contextmanager
 def exact_masks(module: nn.Module) -> Iterator[None]:
-    """Within the context, a text model hides padding as minus infinity does; other models stay.
+    """Within the context, a model hides padding as minus infinity does.
 
     Approximate kernels keep theirs: they read from the mask which positions there are.
     """
-    encoders = [part for part in module.modules() if isinstance(part, TextEncoder) and not _is_approximate(part)]
+    encoders = [part for part in _masking(module) if not _is_approximate(part)]
     masks = [encoder.mask_value for encoder in encoders]
     try:
         for encoder in encoders:
@@ -131,21 +131,25 @@ def exact_masks(module: nn.Module) -> Iterator[None]:
             encoder.mask_value = mask
 
 
+def _masking(module: nn.Module) -> list[Any]:
+    """The parts that make a mask: encoders of texts, and transformers' modules whose attention is ours."""
+    return [part for part in module.modules() if hasattr(part, "mask_value")]
+
+
 def _is_approximate(module: nn.Module) -> bool:
     return any(_kernel_of(part) in APPROXIMATE_KERNELS.values() for part in module.modules())
 
 
 def set_mask(module: nn.Module, scores: ScoreRange) -> tuple[str, ...]:
-    """Give a text model the mask that its scores need; None stays where the usual one does.
+    """Give a model the mask that its scores need; None stays where the usual one does.
 
     Returns:
         A note where another one was needed.
     """
     if scores.mask == MASK_VALUE:
         return ()
-    for part in module.modules():
-        if isinstance(part, TextEncoder):
-            part.mask_value = scores.mask
+    for part in _masking(module):
+        part.mask_value = scores.mask
     return (
         f"attention scores are up to {scores.spread:.0f} apart: padding is hidden with {scores.mask:g}, not "
         f"{MASK_VALUE:g}" + ("" if scores.fits_float16 else ", which float16 does not hold: fp16 is not to be had"),

@@ -1,10 +1,11 @@
-"""The task of speech, recognition: what surrounds such a model, and speech to judge it by."""
+"""The tasks of audio: speech recognition, classification of recordings, and audio to judge such models by."""
 
 from __future__ import annotations
 
 import io
 import wave
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,12 +13,14 @@ import numpy as np
 
 from edgeformer.models.family import FULL_WINDOW, TAIL_WINDOW, ProgramOptions
 from edgeformer.tasks.task import Metric, Peers, Task, TaskSpec, Training
-from edgeformer.tasks.text import TOKENIZER_FILE
+from edgeformer.tasks.text import ACCURACY, MAX_CALIBRATION_SAMPLES, TENSOR_PEERS, TOKENIZER_FILE
 from edgeformer_runtime.bundle.manifest import Manifest
-from edgeformer_runtime.bundle.specs import PROGRAM_STATE, AudioPreprocessing, Transcription
+from edgeformer_runtime.bundle.specs import PROGRAM_STATE, AudioPreprocessing, Classification, Transcription
+from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.preprocess.audio import open_audio
-from edgeformer_runtime.preprocess.log_mel import mel_filter_bank, write_mel_filters
+from edgeformer_runtime.preprocess.log_mel import RecordingEncoder, mel_filter_bank, write_mel_filters
 from edgeformer_runtime.preprocess.silence import quietest_cut
+from edgeformer_runtime.tasks.speech import RecordingPreprocessing
 
 if TYPE_CHECKING:
     from edgeformer.checkpoints.checkpoint import Checkpoint
@@ -136,14 +139,13 @@ def _rerun(bundle: Bundle, engine: Engine, cases: Sequence[Case], per_program: i
     and so many tokens after it.
     """
     from edgeformer_runtime.bundle.specs import bucket_of
-    from edgeformer_runtime.pipelines.speech import Transcriber
-    from edgeformer_runtime.verify.decoder_replay import read_wav
+    from edgeformer_runtime.pipelines.speech import Transcriber, read_wav
     from edgeformer_runtime.verify.decoder_replay import steps as decode
 
     transcriber = Transcriber(bundle, engine)
     case = next(case for case in cases if case.program == transcriber.spec.buckets[0].encode)
     bucket = bucket_of(transcriber.spec, case.program)
-    mel = transcriber.mel(read_wav(transcriber, case.raw), bucket)
+    mel = transcriber.mel(read_wav(bundle, case.raw), bucket)
     tokens = iter(case.expected["tokens"][:steps])
     decode(transcriber.decoder(bucket), mel, case.expected["prompt"], lambda _: next(tokens, None))
 
@@ -204,4 +206,121 @@ RECOGNITION = Task(
         "alignment_heads": "edgeformer.doctor.check_task:check_alignment_heads",
         "tokenizer": "edgeformer.doctor.check_task:check_decoding",
     },
+)
+
+
+# Labels of recordings.
+
+
+GATE_RECORDINGS = 16
+"""Drawn, for every bundle to be judged on."""
+LONGEST_RECORDING_S = 12.0
+"""Of those: drawing longer ones says nothing more of a long program."""
+
+
+def _recording_spec(checkpoint: Checkpoint, programs: tuple[Program, ...], options: ProgramOptions) -> TaskSpec:  # noqa: ARG001
+    spec = cast(RecordingPreprocessing, checkpoint.config.preprocessing)
+    bank = spec.filter_bank
+    # Of a filter bank the one program gets a recording that fills it, and one that is continued with zeros.
+    lengths = [bank.samples // 3, bank.samples] if bank is not None else [each.inputs[0].shape[1] for each in programs]
+    wav, counts = speech(sorted({max(each, spec.shortest_samples) for each in lengths}), spec.sample_rate)
+    return TaskSpec(
+        task=AUDIO_CLASSIFICATION,
+        preprocessing=spec,
+        postprocessing=Classification(checkpoint.labels, checkpoint.activation),
+        assets={SAMPLE_FILE: wav},
+        samples=tuple({"audio": SAMPLE_FILE, "samples": max(count, spec.shortest_samples)} for count in counts),
+    )
+
+
+def recordings(lengths: Iterable[int], sample_rate: int) -> Iterator[np.ndarray[Any, np.dtype[np.float32]]]:
+    """Recordings (N,) of such lengths: chords that glide and fade over noise, each another."""
+    generator = np.random.default_rng(2)
+    for length in lengths:
+        at = np.arange(length) / sample_rate  # (N,) seconds
+        total = generator.normal(0, 10 ** generator.uniform(-4, -1), length)
+        for _ in range(int(generator.integers(1, 5))):
+            start, end = generator.uniform(60, sample_rate / 5, 2)
+            rate, begin, level = generator.uniform(0.5, 8), generator.uniform(0, 0.7), generator.uniform(0.02, 0.25)
+            phase = 2 * np.pi * (start * at + (end - start) * at**2 / (2 * at[-1] + 1e-3))
+            fading = (1 + np.cos(2 * np.pi * rate * at)) / 2 * (at >= begin * at[-1])
+            total += level * fading * (np.sin(phase) + np.sin(2 * phase) / 2)
+        yield total.clip(-1, 1).astype(np.float32)
+
+
+def _recordings_for_gates(pipeline: Any) -> Iterator[tuple[str, Any]]:
+    """Of each program's length in turn, and of parts of it."""
+    spec, programs = pipeline.spec, pipeline.bundle.manifest.programs
+    most = round(LONGEST_RECORDING_S * spec.sample_rate)
+    lengths = [pipeline.longest_samples] if spec.filter_bank else [each.inputs[0].shape[1] for each in programs]
+    parts = np.linspace(1, 0.3, GATE_RECORDINGS)
+    counts = (min(most, int(lengths[index % len(lengths)] * part)) for index, part in enumerate(parts))
+    drawn = recordings((max(count, spec.shortest_samples) for count in counts), spec.sample_rate)
+    return ((f"drawn recording {index}", (samples, spec.sample_rate)) for index, samples in enumerate(drawn))
+
+
+def _calibrate(programs: tuple[Program, ...], spec: TaskSpec, data: Path) -> tuple[Program, ...]:
+    """Programs with the recordings of a folder as calibration inputs, `MAX_CALIBRATION_SAMPLES` at most.
+
+    Raises:
+        InputError: there are none, or one of them cannot be read.
+    """
+    from edgeformer.data.clips import AUDIO_SUFFIXES
+    from edgeformer.data.labelled import spread
+
+    found = sorted(path for path in data.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file())
+    if not found:
+        raise InputError(f"no calibration recordings in {data}: expected files ending in {', '.join(AUDIO_SUFFIXES)}")
+    chosen = spread(found, MAX_CALIBRATION_SAMPLES)
+    return tuple(replace(program, calibration=_encoded(program, spec, chosen)) for program in programs)
+
+
+def _encoded(program: Program, spec: TaskSpec, raws: Iterable[Any]) -> tuple[tuple[Any, ...], ...]:
+    """A program's inputs for each recording, a tensor each; of longer ones their first part."""
+    import torch
+
+    reads = cast(RecordingPreprocessing, spec.preprocessing)
+    encoder = RecordingEncoder(reads)
+    most = program.inputs[0].shape[1] if reads.filter_bank is None else reads.filter_bank.samples
+
+    def inputs(raw: Any) -> tuple[Any, ...]:
+        samples, _ = encoder.read(raw, most)
+        if reads.filter_bank is not None:
+            return (torch.from_numpy(encoder.energies(samples)),)
+        return torch.from_numpy(encoder.padded(samples, most)), torch.tensor([len(samples)], dtype=torch.int32)
+
+    return tuple(map(inputs, raws))
+
+
+def _audio_options(manifest: Manifest) -> ProgramOptions:
+    spec = cast(RecordingPreprocessing, manifest.preprocessing)
+    if spec.filter_bank is not None:
+        return ProgramOptions()
+    return ProgramOptions(
+        clip_seconds=tuple(program.inputs[0].shape[1] / spec.sample_rate for program in manifest.programs)
+    )
+
+
+AUDIO_CLASSIFICATION = Task(
+    name="audio-classification",
+    noun="audio classifier",
+    takes="recording",
+    spec=_recording_spec,
+    evaluation="edgeformer.evaluate.classification:evaluate_classification",
+    peers=TENSOR_PEERS,
+    aliases=("audioclassifier", "audio", "keywordspotting", "soundclassification", "speechclassification"),
+    architecture="ForAudioClassification",
+    heads=("classifier.",),
+    headless="the checkpoint has no classifier of recordings: fine-tune it first",
+    labelled=True,
+    on_phones=False,
+    judged_by_labels=True,
+    scores="edgeformer.models.adapted_audio:audio_scores",
+    score_backstop="probability",
+    program_options=_audio_options,
+    calibrate=_calibrate,
+    gate_inputs=_recordings_for_gates,
+    agreement="edgeformer.convert.agreement:compare_labels",
+    metric=ACCURACY,
+    checks={"labels": "edgeformer.doctor.check_task:check_labels"},
 )

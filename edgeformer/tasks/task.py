@@ -147,7 +147,8 @@ class Task:
     Attributes:
         name: as manifests and `--task` have it.
         noun: what a model of it is called, for messages.
-        takes: what the model reads, the kind of its preprocessing: "text", "image", "audio", or another author's.
+        takes: what the model reads, the kind of its preprocessing: "text", "image", "audio", "recording"
+            (of which one answer is asked for as a whole), or another author's.
         spec: (checkpoint, its programs, the options that they were made with) to what surrounds them in a bundle.
         aliases: what the field calls it besides, in small letters and digits.
         network: the task by whose name a family builds the model, where this one makes another answer of its outputs;
@@ -247,6 +248,7 @@ TASKS: Registry[Task] = Registry(
         "object-detection": "edgeformer.tasks.image:DETECTION",
         "image-segmentation": "edgeformer.tasks.image:SEGMENTATION",
         "speech-recognition": "edgeformer.tasks.speech:RECOGNITION",
+        "audio-classification": "edgeformer.tasks.speech:AUDIO_CLASSIFICATION",
         "text-generation": "edgeformer.tasks.generation:GENERATION",
     },
     group="edgeformer.tasks",

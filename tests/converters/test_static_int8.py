@@ -135,7 +135,7 @@ def test_static_int8_needs_calibration(converter: Converter, program: Program) -
     precision = PRECISIONS["static-int8"]
     assert converter.check((program,), precision) == []
     assert converter.check((replace(program, calibration=()),), precision) == [
-        "static-int8 needs calibration: give --calibration, a folder of images or a table of texts"
+        "static-int8 needs calibration: give --calibration, a folder of images or audio, or a table of texts"
     ]
 
 

@@ -17,6 +17,7 @@ GENERATORS = (
     "heads",
     "image",
     "log_mel",
+    "recording",
     "wav",
     "silence",
     "decoding",

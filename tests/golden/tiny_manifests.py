@@ -28,6 +28,7 @@ from edgeformer_runtime.bundle.specs import (
 )
 from edgeformer_runtime.tasks.image_text import ImageTextPreprocessing, Similarity
 from edgeformer_runtime.tasks.programs import MASK_POSITION
+from edgeformer_runtime.tasks.speech import FilterBank, RecordingPreprocessing
 from edgeformer_runtime.tasks.tokens import SPAN_ENDS, MaskedToken, SpanExtraction, TokenLabels
 from edgeformer_runtime.tasks.vision import ImagePreprocessing
 
@@ -48,6 +49,7 @@ IMAGE_SPEC = ImagePreprocessing(
 
 # A speech model of one second, so that its vocabulary of bytes, special tokens and timestamps stays below 512.
 AUDIO_SPEC = AudioPreprocessing(16000, 400, 160, 80, "mel_filters.safetensors", 1, 1e-10, 8.0)
+FILTER_BANK = FilterBank(8, 20, 400, 160, 512, 20.0, 8000.0, 0.97, 2.0**-23, -4.0, 9.0)
 SPEECH_TOKENS = SpeechTokens(
     start=257,
     end=256,
@@ -160,6 +162,29 @@ def image() -> Manifest:
     return _manifest("tiny-image", "tinyvit", "image-classification", "onnx", (program,), IMAGE_SPEC, head)
 
 
+def recording(bank: bool = False) -> Manifest:
+    """A classifier of recordings of three labels: of energies, or of samples in two lengths."""
+    labels = (TensorSpec("logits", "float32", (1, len(LABELS))),)
+    if bank:
+        spec = RecordingPreprocessing(16000, 400, normalize=False, filter_bank=FILTER_BANK)
+        inputs = (TensorSpec("energies", "float32", (1, FILTER_BANK.frames, FILTER_BANK.n_mels)),)
+        programs: tuple[ProgramSpec, ...] = (ProgramSpec("recording", MODEL, "main", inputs, labels),)
+    else:
+        spec = RecordingPreprocessing(16000, 400, normalize=True, filter_bank=None)
+        programs = tuple(
+            ProgramSpec(
+                f"recording_{count}",
+                MODEL,
+                "main",
+                (TensorSpec("samples", "float32", (1, count)), TensorSpec("length", "int32", (1,))),
+                labels,
+            )
+            for count in (800, 1600)
+        )
+    head = Classification(LABELS, "softmax")
+    return _manifest("tiny-recording", "adapted-wav2vec2", "audio-classification", "onnx", programs, spec, head)
+
+
 def image_text() -> Manifest:
     """Embeddings of images and of texts, in two buckets."""
     output = TensorSpec("embedding", "float32", (1, EMBEDDING_DIM))
@@ -214,7 +239,7 @@ def speech(tokens: SpeechTokens = SPEECH_TOKENS, state: str = "host", target: st
 def listed(manifest: Manifest) -> dict[str, FileEntry]:
     """The files that a manifest's bundle would have, with made-up sizes and hashes."""
     names = [MODEL, "report.json", "vectors/cases.json", "vectors/tensors.safetensors"]
-    if manifest.preprocessing.kind != "image":
+    if manifest.preprocessing.kind not in ("image", "recording"):
         names.append("tokenizer.json")
     if manifest.preprocessing.kind == "audio":
         names.append(AUDIO_SPEC.mel_filters)

@@ -109,6 +109,8 @@ class WhisperConfig:
 def parse_config(raw: Mapping[str, Any]) -> WhisperConfig:
     """A public Whisper config.json to WhisperConfig; InputError names the field that cannot be honoured."""
     default = WhisperConfig()
+    if any(str(name).endswith("ForAudioClassification") for name in raw.get("architectures") or ()):
+        raise InputError("config.json: a WhisperForAudioClassification has no decoder: only those that write are done")
     fields.read_choice(raw, "activation_function", "gelu", ("gelu",))
     if fields.read_bool(raw, "scale_embedding", False):
         raise InputError(

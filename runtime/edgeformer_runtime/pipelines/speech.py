@@ -1,32 +1,51 @@
-"""Speech pipeline: audio to a transcript."""
+"""Pipelines of audio: to a transcript, and to labels of the whole recording."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
+from typing import Any, cast
 
 import numpy as np
 
 from edgeformer_runtime.bundle.bundle import Bundle
-from edgeformer_runtime.bundle.specs import AudioBucket
+from edgeformer_runtime.bundle.specs import AudioBucket, AudioPreprocessing, Classification
 from edgeformer_runtime.decoding.logit_rules import LogitRules
 from edgeformer_runtime.decoding.options import TranscribeOptions
 from edgeformer_runtime.decoding.prompt import build_prompt, feed
 from edgeformer_runtime.decoding.search import Search, follow, likeliest
-from edgeformer_runtime.engines.base import Engine
+from edgeformer_runtime.engines.base import Engine, Tensor
 from edgeformer_runtime.engines.decoder import SpeechDecoder
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.interface import AudioProgress
 from edgeformer_runtime.pipelines.base import IsCancelled, Pipeline, check, never
+from edgeformer_runtime.pipelines.program import Prepared, ProgramPipeline
+from edgeformer_runtime.pipelines.results import ClassificationResult, classify
 from edgeformer_runtime.pipelines.speech_model import Samples, SpeechModel
 from edgeformer_runtime.pipelines.speech_session import SpeechSession
 from edgeformer_runtime.pipelines.speech_stream import StreamOptions, StreamUpdate, TranscriptStream
 from edgeformer_runtime.pipelines.transcript import Segment, Transcript
 from edgeformer_runtime.preprocess.audio import AudioReader, RawAudio, open_audio
+from edgeformer_runtime.preprocess.log_mel import RecordingEncoder
+from edgeformer_runtime.tasks.speech import ENERGIES_INPUT, LENGTH_INPUT, SAMPLES_INPUT, RecordingPreprocessing
 
 PLAIN = TranscribeOptions(timestamps=False)
 """How the reference answer is asked for."""
+
+
+def read_wav(bundle: Bundle, stored: Mapping[str, Any]) -> Samples:
+    """The samples (N,) that a stored input means: {"audio", "samples"}, a file of the bundle and how many of it.
+
+    Raises:
+        InputError: the file is no audio, or shorter than it says.
+    """
+    rate = cast("AudioPreprocessing | RecordingPreprocessing", bundle.manifest.preprocessing).sample_rate
+    with open_audio(bundle.path(stored["audio"]), rate) as reader:
+        samples = reader.read(stored["samples"])
+    if len(samples) != stored["samples"]:
+        raise InputError(f"expected {stored['samples']} samples, found {len(samples)}")
+    return samples
 
 
 class Transcription:
@@ -261,3 +280,40 @@ class Transcriber(Pipeline[RawAudio, Transcript]):
         """Release the decoders, and the engine and bundle if they are the pipeline's own."""
         self._model.close()
         super().close()
+
+
+class AudioClassifier(ProgramPipeline[RawAudio, ClassificationResult]):
+    """Scores every label of the bundle for a recording: a file, its bytes, or an array with its rate."""
+
+    def __init__(self, bundle: Bundle, engine: Engine, owned: bool = False) -> None:
+        """Use `edgeformer_runtime.load`."""
+        super().__init__(bundle, engine, owned)
+        self.spec = cast(RecordingPreprocessing, bundle.manifest.preprocessing)
+        self.encode = RecordingEncoder(self.spec)
+        # By the samples that each takes.
+        self._programs = {program.inputs[0].shape[1]: program.name for program in bundle.manifest.programs}
+
+    @property
+    def longest_samples(self) -> int:
+        """What is kept of a recording, at the model's rate."""
+        bank = self.spec.filter_bank
+        return max(self._programs) if bank is None else bank.samples
+
+    def prepare(self, raw: RawAudio) -> Prepared:
+        """Read a recording; the smallest program that holds it takes its samples, or the only one its energies."""
+        samples, truncated = self.encode.read(raw, self.longest_samples)
+        if self.spec.filter_bank is not None:
+            (name,) = self._programs.values()
+            return Prepared(name, {ENERGIES_INPUT: self.encode.energies(samples)}, truncated)
+        length = min(each for each in self._programs if each >= len(samples))
+        inputs: dict[str, Tensor] = {SAMPLES_INPUT: self.encode.padded(samples, length)}
+        inputs[LENGTH_INPUT] = np.array([len(samples)], np.int32)
+        return Prepared(self._programs[length], inputs, truncated)
+
+    def raw_from_json(self, stored: Mapping[str, Any]) -> RawAudio:
+        """{"audio", "samples"}; see `read_wav`."""
+        return read_wav(self.bundle, stored)
+
+    def answer(self, outputs: Mapping[str, Tensor], prepared: Prepared) -> ClassificationResult:
+        """Labels and probabilities, best first."""
+        return classify(outputs, cast(Classification, self.bundle.manifest.postprocessing), prepared.truncated)

@@ -1,4 +1,4 @@
-"""Log-mel spectrograms as Whisper was trained on them (Radford et al. 2022, section 2.2)."""
+"""Log-mel spectrograms as Whisper was trained on them (Radford et al. 2022, section 2.2), and what classifiers take."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from edgeformer_runtime.bundle.specs import MAX_FILTERS_FILE_BYTES, AudioPreprocessing
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import BundleError, InputError
+from edgeformer_runtime.preprocess.audio import RawAudio, open_audio
 from edgeformer_runtime.registry import load_attribute
+from edgeformer_runtime.tasks.speech import FilterBank, RecordingPreprocessing
 
 MEL_FILTERS_TENSOR = "mel_filters"
 """The name of the one tensor in a file of filters."""
@@ -234,3 +236,98 @@ class LogMel:
             weighted = power[self._bins] * self._weights
             np.add.reduceat(weighted, self._starts, out=out[:, start : start + _BLOCK_FRAMES])
         return out
+
+
+# What classifiers of recordings take: the samples themselves, or the logarithms of energies as Kaldi computes them.
+
+VARIANCE_FLOOR = 1e-7
+"""Added to the variance of samples, as transformers' Wav2Vec2FeatureExtractor does."""
+
+
+class RecordingEncoder:
+    """Turns recordings into a classifier's input. Calls from several threads are safe: nothing changes after init.
+
+    Like `LogMel` it multiplies with the filters without BLAS, whose threads would go on spinning beside the engine.
+
+    Example:
+        >>> spec = RecordingPreprocessing(16000, 400, normalize=True, filter_bank=None)
+        >>> encode = RecordingEncoder(spec)
+        >>> samples, truncated = encode.read(np.zeros(900, np.float32), 800)
+        >>> encode.padded(samples, 1200).shape, truncated
+        ((1, 1200), True)
+    """
+
+    def __init__(self, spec: RecordingPreprocessing) -> None:
+        self._spec = spec
+        bank = spec.filter_bank
+        if bank is not None:
+            # A band that has no bin gets the first one with weight 0.
+            filters = kaldi_filters(bank, spec.sample_rate)
+            used = filters > 0
+            used[:, 0] |= ~used.any(axis=1)
+            bands, self._bins = np.nonzero(used)
+            self._weights = filters[used][:, None]
+            self._starts = np.searchsorted(bands, np.arange(bank.n_mels))
+            self._window = np.hanning(bank.frame_samples)
+
+    def read(self, raw: RawAudio, most: int) -> tuple[NDArray[np.float32], bool]:
+        """The first samples of a recording at the model's rate.
+
+        Args:
+            raw: see `RawAudio`.
+            most: how many, at most.
+
+        Returns:
+            (N,) float32 as they are recorded, and whether the recording goes on behind them.
+
+        Raises:
+            InputError: no audio, or fewer samples than the model can classify.
+        """
+        with open_audio(raw, self._spec.sample_rate) as reader:
+            samples = reader.read(most + 1)
+        if len(samples) < self._spec.shortest_samples:
+            rate, least = self._spec.sample_rate, self._spec.shortest_samples
+            raise InputError(f"expected a recording of at least {least} samples at {rate} Hz, found {len(samples)}")
+        return samples[:most], len(samples) > most
+
+    def padded(self, samples: NDArray[np.float32], length: int) -> NDArray[np.float32]:
+        """Samples (N,), normalised where the model wants it, with zeros behind them: (1, `length`) float32."""
+        out = np.zeros((1, length), np.float32)
+        if self._spec.normalize:
+            centred = samples - samples.mean(dtype=np.float64)
+            samples = (centred / np.sqrt(np.square(centred).mean() + VARIANCE_FLOOR)).astype(np.float32)
+        out[0, : len(samples)] = samples
+        return out
+
+    def energies(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Samples (N,), at least one frame of them, as a filter bank's model takes them: (1, frames, n_mels) float32.
+
+        The steps are those of transformers' ASTFeatureExtractor where torchaudio is not installed.
+        """
+        bank = self._spec.filter_bank
+        assert bank is not None
+        framed = np.lib.stride_tricks.sliding_window_view(samples, bank.frame_samples)[:: bank.hop_samples]
+        framed = framed[: bank.frames].astype(np.float64)  # (frames that are there, frame_samples)
+        framed -= framed.mean(axis=1, keepdims=True)
+        framed[:, 1:] -= bank.preemphasis * framed[:, :-1]
+        framed[:, 0] *= 1 - bank.preemphasis
+        spectrum = np.fft.rfft(framed * self._window, bank.n_fft)
+        power = (spectrum.real**2 + spectrum.imag**2).T  # (bins, frames that are there)
+        energies = np.add.reduceat(power[self._bins] * self._weights, self._starts)
+        logarithms = np.zeros((bank.frames, bank.n_mels), np.float32)
+        logarithms[: len(framed)] = np.log(np.maximum(energies, bank.log_floor)).T
+        scaled: NDArray[np.float32] = (logarithms[None] - np.float32(bank.mean)) / np.float32(bank.std)
+        return scaled
+
+
+def kaldi_filters(bank: FilterBank, sample_rate: int) -> NDArray[np.float64]:
+    """(n_mels, n_fft // 2 + 1): triangles of height 1 on the mel scale, each as wide as two bands."""
+    bins = _mel(np.linspace(0, sample_rate / 2, bank.n_fft // 2 + 1))
+    edges = np.linspace(_mel(bank.low_hz), _mel(bank.high_hz), bank.n_mels + 2)
+    slopes = (bins[None] - edges[:-1, None]) / np.diff(edges)[:, None]
+    filters: NDArray[np.float64] = np.maximum(0, np.minimum(slopes[:-1], 1 - slopes[1:]))
+    return filters
+
+
+def _mel(hz: float | NDArray[np.float64]) -> NDArray[np.float64]:
+    return 1127.0 * np.log1p(np.asarray(hz) / 700.0)

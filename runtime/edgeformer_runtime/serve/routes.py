@@ -380,12 +380,12 @@ def add_fill_mask(app: FastAPI, service: Service) -> None:
         return await respond(service, request, RequestPlan(read, work, to_answer))
 
 
-def add_image_classification(app: FastAPI, service: Service) -> None:
-    """Let an application classify images."""
+def add_image_classification(app: FastAPI, service: Service, kind: str = "image") -> None:
+    """Let an application classify images, or files of another kind."""
 
-    @app.post(ANSWER_PATH, summary="Classify an image", **documents(ClassificationAnswer, file_body("image")))
+    @app.post(ANSWER_PATH, summary=f"Classify a file: {kind}", **documents(ClassificationAnswer, file_body(kind)))
     async def answer(request: Request, query: Annotated[ClassifyQuery, Query()]) -> Response:
-        read = partial(read_file, kind="image")
+        read = partial(read_file, kind=kind)
         return await respond(service, request, RequestPlan(read, answer_at_once, *_labels(query.top)))
 
 

@@ -1,4 +1,4 @@
-"""The addresses of speech: a file's transcript, and text while somebody speaks, on a WebSocket."""
+"""The addresses of audio: a file's transcript, text while somebody speaks, on a WebSocket, and a recording's labels."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ from edgeformer_runtime.serve.fallback import Foreign, ForeignAnswerError, Proba
 from edgeformer_runtime.serve.inputs import Answer, Inputs, Refusal, cost_of, read_file
 from edgeformer_runtime.serve.metrics import ANSWER_PATH
 from edgeformer_runtime.serve.options import WRITE_S
+from edgeformer_runtime.serve.routes import add_image_classification
 from edgeformer_runtime.serve.service import RequestPlan, Service
 from edgeformer_runtime.serve.workers import Workers
 
@@ -179,6 +180,11 @@ async def transcribe(workers: Workers, inputs: Inputs[bytes], options: Transcrib
             is_over = True  # a thread that is still at a window stops at its next token
             if begun is not None:
                 workers.aside(begun.close)
+
+
+def add_audio_classification(app: FastAPI, service: Service) -> None:
+    """Let an application classify recordings."""
+    add_image_classification(app, service, kind="audio")
 
 
 def add_speech_recognition(app: FastAPI, service: Service) -> None:

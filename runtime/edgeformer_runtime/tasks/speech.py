@@ -1,12 +1,15 @@
-"""Speech recognition: audio to a transcript, by the programs of a Whisper."""
+"""Tasks of audio: a transcript by the programs of a Whisper, and labels of a whole recording by one program."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from edgeformer_runtime.bundle.manifest import MANIFEST_NAME, Manifest
+import numpy as np
+
+from edgeformer_runtime.bundle.manifest import MANIFEST_NAME, Manifest, check_unique
 from edgeformer_runtime.bundle.specs import (
     MAX_FILTERS_FILE_BYTES,
     MAX_TOKENIZER_BYTES,
@@ -16,7 +19,8 @@ from edgeformer_runtime.bundle.specs import (
     Transcription,
     bucket_layout,
 )
-from edgeformer_runtime.errors import BundleError
+from edgeformer_runtime.errors import BundleError, InputError
+from edgeformer_runtime.tasks.programs import CLASSIFICATION
 from edgeformer_runtime.tasks.task import AnswerKind, CaseTensors, InputKind, NamedFile, Task
 
 SAMPLED_VALUES = 512
@@ -185,4 +189,156 @@ SPEECH_RECOGNITION = Task(
     gives=TRANSCRIPTION,
     pipeline="edgeformer_runtime.pipelines.speech:Transcriber",
     serve="edgeformer_runtime.serve.streams:add_speech_recognition",
+)
+
+
+# Labels of recordings: what a manifest says of their input, and the task.
+
+
+@dataclass(frozen=True)
+class FilterBank:
+    """Logarithms of the energies in bands of the mel scale, as Kaldi computes them (Povey et al. 2011).
+
+    Attributes:
+        frames: T of the model's input. A recording of fewer is continued with logarithms of 0; of more it loses its
+            end.
+        n_mels: bands, of equal width on the mel scale 1127 ln(1 + Hz / 700).
+        frame_samples: of one frame, under a symmetric Hann window.
+        hop_samples: from one frame to the next; the first begins with the first sample.
+        n_fft: what a frame is filled up to with zeros before its spectrum is taken.
+        low_hz, high_hz: where the first band begins and the last one ends.
+        preemphasis: the factor of the sample before, which is subtracted from each.
+        log_floor: what energies are raised to before the natural logarithm.
+        mean, std: of the model's input, which is (logarithm - mean) / std.
+    """
+
+    frames: int
+    n_mels: int
+    frame_samples: int
+    hop_samples: int
+    n_fft: int
+    low_hz: float
+    high_hz: float
+    preemphasis: float
+    log_floor: float
+    mean: float
+    std: float
+
+    def __post_init__(self) -> None:
+        sizes = (self.frames, self.n_mels, self.hop_samples)
+        if min(sizes) < 1 or not 2 <= self.frame_samples <= self.n_fft or self.n_fft % 2:
+            raise InputError(
+                "filter bank: expected frames, n_mels and hop_samples above 0 and an even n_fft of at least "
+                f"frame_samples, found {sizes}, {self.n_fft} and {self.frame_samples}"
+            )
+        if not (0 <= self.low_hz < self.high_hz and self.log_floor >= np.finfo(np.float32).tiny and self.std > 0):
+            raise InputError(
+                f"filter bank: expected 0 <= low_hz < high_hz, a log_floor that float32 holds and a std above 0, found "
+                f"{self.low_hz:g}, {self.high_hz:g}, {self.log_floor:g} and {self.std:g}"
+            )
+
+    @property
+    def samples(self) -> int:
+        """Of the longest recording that loses nothing but what fills no frame."""
+        return self.frame_samples + (self.frames - 1) * self.hop_samples
+
+
+@dataclass(frozen=True)
+class RecordingPreprocessing:
+    """A recording to the input of a classifier.
+
+    Attributes:
+        sample_rate: of the model, in Hz; audio of another rate is resampled.
+        shortest_samples: of a recording that the model can classify.
+        normalize: whether samples get a mean of 0 and a variance of 1, taken over the whole recording.
+        filter_bank: what is computed of the samples; None: they are the input themselves.
+    """
+
+    sample_rate: int
+    shortest_samples: int
+    normalize: bool
+    filter_bank: FilterBank | None
+    kind: str = "recording"
+
+    def __post_init__(self) -> None:
+        if min(self.sample_rate, self.shortest_samples) < 1:
+            raise InputError("recording: expected a sample_rate and shortest_samples of at least 1")
+        bank = self.filter_bank
+        if bank is None:
+            return
+        if self.normalize or bank.high_hz > self.sample_rate / 2 or self.shortest_samples < bank.frame_samples:
+            raise InputError(
+                "recording: a filter_bank takes samples as they are, ends at half the sample_rate, and has a whole "
+                "frame in the shortest recording"
+            )
+
+
+RECORDING_PROGRAM = "recording"
+"""What the names of its programs begin with."""
+SAMPLES_INPUT, LENGTH_INPUT, ENERGIES_INPUT = "samples", "length", "energies"
+MAX_SAMPLES = 1 << 24
+"""Of a program's longest recording: a quarter of an hour at 16 kHz."""
+ENERGIES_TOLERANCE = 1e-4
+"""Of transforms that compute in float32."""
+
+
+def _recording(manifest: Manifest) -> RecordingPreprocessing:
+    spec = manifest.preprocessing
+    assert isinstance(spec, RecordingPreprocessing)
+    return spec
+
+
+def _check_recording(manifest: Manifest) -> None:
+    """The program of a filter bank takes its energies; others take samples, each up to another length."""
+    spec = _recording(manifest)
+    bank = spec.filter_bank
+    where = f"{MANIFEST_NAME}: programs"
+    if bank is not None:
+        energies = TensorSpec(ENERGIES_INPUT, "float32", (1, bank.frames, bank.n_mels))
+        if [program.inputs for program in manifest.programs] != [(energies,)]:
+            raise BundleError(f"{where}: expected one with one input {energies.name!r}, float32 of {energies.shape}")
+        return
+    for program in manifest.programs:
+        length = math.prod(program.inputs[0].shape)
+        samples = TensorSpec(SAMPLES_INPUT, "float32", (1, length))
+        if program.inputs != (samples, TensorSpec(LENGTH_INPUT, "int32", (1,))):
+            raise BundleError(
+                f"{where}: expected the inputs {SAMPLES_INPUT!r}, float32 of shape (1, N), and {LENGTH_INPUT!r}, int32 "
+                "of shape (1,)"
+            )
+        if not spec.shortest_samples <= length <= MAX_SAMPLES:
+            raise BundleError(f"{where}: expected {spec.shortest_samples} to {MAX_SAMPLES} samples, found {length}")
+    check_unique((str(program.inputs[0].shape[1]) for program in manifest.programs), "length of a recording")
+
+
+def _describe_recording(spec: RecordingPreprocessing) -> str:
+    if spec.filter_bank is None:
+        return f"recording, {spec.sample_rate} Hz, samples{' of variance 1' if spec.normalize else ''}"
+    seconds = spec.filter_bank.samples / spec.sample_rate
+    return f"recording, {spec.sample_rate} Hz, {spec.filter_bank.n_mels} energies of a filter bank, up to {seconds:g} s"
+
+
+RECORDING = InputKind(
+    kind="recording",
+    record=RecordingPreprocessing,
+    check=_check_recording,
+    largest=lambda _manifest, program, name: program.inputs[0].shape[1] if name == LENGTH_INPUT else None,
+    stored_forms=AUDIO.stored_forms,
+    stored_file=AUDIO.stored_file,
+    tolerance=lambda _: ENERGIES_TOLERANCE,
+    describe=_describe_recording,
+    run="edgeformer_runtime.cli.run:run_files",
+    takes="recordings: expected paths of files of audio",
+    asks_for=AUDIO.asks_for,
+    options=("--top",),
+    frame=AUDIO.frame,
+    extra=AUDIO.extra,
+)
+
+AUDIO_CLASSIFICATION = Task(
+    name="audio-classification",
+    takes=RECORDING,
+    gives=CLASSIFICATION,
+    pipeline="edgeformer_runtime.pipelines.speech:AudioClassifier",
+    serve="edgeformer_runtime.serve.streams:add_audio_classification",
 )

@@ -247,6 +247,7 @@ TASKS: Registry[Task] = Registry(
         "object-detection": "edgeformer_runtime.tasks.vision:OBJECT_DETECTION",
         "image-segmentation": "edgeformer_runtime.tasks.vision:IMAGE_SEGMENTATION",
         "speech-recognition": "edgeformer_runtime.tasks.speech:SPEECH_RECOGNITION",
+        "audio-classification": "edgeformer_runtime.tasks.speech:AUDIO_CLASSIFICATION",
         "text-generation": "edgeformer_runtime.tasks.generation:TEXT_GENERATION",
     },
     "edgeformer_runtime.tasks",

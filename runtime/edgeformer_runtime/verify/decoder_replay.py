@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from edgeformer_runtime.bench.workload import Workload
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import CASES_FILE
-from edgeformer_runtime.bundle.specs import AudioBucket, AudioPreprocessing, bucket_of
+from edgeformer_runtime.bundle.specs import AudioBucket, bucket_of
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.bundle.vectors import Case, Tolerances, read_vectors
 from edgeformer_runtime.decoding.logit_rules import softmax
@@ -21,8 +21,7 @@ from edgeformer_runtime.engines.base import Engine, Tensor
 from edgeformer_runtime.engines.decoder import SEEN, Floats, SpeechDecoder
 from edgeformer_runtime.errors import BundleError, EngineError, InputError
 from edgeformer_runtime.pipelines.generation import PromptCache, TextGenerator
-from edgeformer_runtime.pipelines.speech import Transcriber
-from edgeformer_runtime.preprocess.audio import open_audio
+from edgeformer_runtime.pipelines.speech import Transcriber, read_wav
 from edgeformer_runtime.registry import did_you_mean
 from edgeformer_runtime.tasks.generation import TextBucket
 from edgeformer_runtime.tasks.speech import SAMPLED_VALUES
@@ -49,7 +48,7 @@ class SpeechReplay:
         """Replay one case."""
         bucket = bucket_of(self._transcriber.spec, case.program)
         try:
-            samples = read_wav(self._transcriber, case.raw)
+            samples = read_wav(self._transcriber.bundle, case.raw)
             mel = self._transcriber.mel(samples, bucket)
         except InputError as error:
             raise BundleError(f"{CASES_FILE}: the input {shorten(case.raw)} cannot be used: {error}") from None
@@ -112,7 +111,7 @@ class SpeechReplay:
 
 def record(transcriber: Transcriber, stored: Mapping[str, Any], bucket: AudioBucket) -> Case:
     """Transcribe one stored recording in a bucket and keep each stage, as vectors need it."""
-    samples = read_wav(transcriber, stored)
+    samples = read_wav(transcriber.bundle, stored)
     mel = transcriber.mel(samples, bucket)
     encoded = transcriber.engine.run(bucket.encode, {"mel": mel})
     prompt = transcriber.plain_prompt()
@@ -156,20 +155,6 @@ def steps(
     return seen
 
 
-def read_wav(transcriber: Transcriber, stored: Mapping[str, Any]) -> Floats:
-    """The samples (N,) that a stored input means.
-
-    Raises:
-        InputError: the file is no audio, or shorter than it says.
-    """
-    rate = cast(AudioPreprocessing, transcriber.bundle.manifest.preprocessing).sample_rate
-    with open_audio(transcriber.bundle.path(stored["audio"]), rate) as reader:
-        samples = reader.read(stored["samples"])
-    if len(samples) != stored["samples"]:
-        raise InputError(f"expected {stored['samples']} samples, found {len(samples)}")
-    return samples
-
-
 def speech_workload(bundle: Bundle, program: str | None) -> Workload:
     """What a benchmark runs: the audio in the middle of the recorded ones, or that of an `encode`, from mel to text.
 
@@ -188,7 +173,7 @@ def speech_workload(bundle: Bundle, program: str | None) -> Workload:
 
     def bind(bundle: Bundle, engine: Engine) -> Callable[[], object]:
         transcriber = Transcriber(bundle, engine)
-        samples = read_wav(transcriber, cases[chosen].raw)
+        samples = read_wav(transcriber.bundle, cases[chosen].raw)
         bucket = bucket_of(transcriber.spec, chosen)
         return lambda: transcriber.plain_text(samples, bucket)
 

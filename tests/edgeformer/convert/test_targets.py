@@ -99,5 +99,5 @@ def test_entry_points_add_names(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_options_of_speech_are_refused_elsewhere(options: dict[str, Any]) -> None:
     asked = ConvertOptions("x", Path("o"), **options)
     asked.check_for("speech-recognition")
-    with pytest.raises(InputError, match="are for speech, and the task is text-embedding: leave them out"):
+    with pytest.raises(InputError, match=r" for (speech|audio), and the task is text-embedding: leave it out"):
         asked.check_for("text-embedding")

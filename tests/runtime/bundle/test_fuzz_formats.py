@@ -30,6 +30,7 @@ from edgeformer_runtime.preprocess.audio import open_audio
 from edgeformer_runtime.preprocess.image import ImageEncoder
 from edgeformer_runtime.preprocess.log_mel import mel_filter_bank, read_mel_filters, write_mel_filters
 from edgeformer_runtime.preprocess.text import TextEncoder
+from tests.golden import tiny_manifests as tiny
 
 settings.register_profile(
     "fuzz",
@@ -84,7 +85,9 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [path, *(place for key, child in children for place in places(child, (*path, key)))]
 
 
-@pytest.mark.parametrize("original", [manifest(), speech_manifest()], ids=["text", "speech"])
+@pytest.mark.parametrize(
+    "original", [manifest(), speech_manifest(), tiny.recording(bank=True)], ids=["text", "speech", "recording"]
+)
 @fuzz
 @given(data=st.data())
 def test_manifest(original: Manifest, data: st.DataObject) -> None:

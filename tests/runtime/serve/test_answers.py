@@ -13,7 +13,9 @@ from tiny_speech_bundle import RATE
 
 from edgeformer_runtime import load
 from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.bundle.signature import SignatureState
 from edgeformer_runtime.pipelines import open_pipeline
+from tests.golden import tiny_manifests as tiny
 
 
 def test_texts(connect: Connect, tiny_onnx: Path) -> None:
@@ -62,6 +64,31 @@ def test_image(connect: Connect, tiny_image_onnx: Path, content_type: str) -> No
         expected = pipeline.run(photo)
     answer = connect(tiny_image_onnx).post("/v1/answer", content=photo, headers={"Content-Type": content_type}).json()
     assert (answer["labels"], answer["scores"]) == (list(expected.labels), list(expected.scores))
+
+
+class Labels:
+    """A classifier whose logits are the same for every input."""
+
+    name = executed_by = "numpy"
+    not_covered = None
+
+    def run(self, _: str, __: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {"logits": np.array([[1.0, 3.0, 2.0]], np.float32)}
+
+    def close(self) -> None:
+        pass
+
+
+def test_recording(connect: Connect, tiny_speech: Path) -> None:
+    audio = (tiny_speech / "vectors" / "audio.wav").read_bytes()
+    pipeline = open_pipeline(Bundle(tiny_speech, tiny.recording(), SignatureState(False, None)), Labels())
+    expected = pipeline.run(audio)
+    client = connect([pipeline])
+    answer = client.post("/v1/answer?top=2", content=audio, headers={"Content-Type": "audio/wav"}).json()
+    assert (answer["labels"], answer["scores"]) == (["weather", "greeting"], list(expected.scores[:2]))
+    assert answer["truncated"] is True and answer["confidence"] == expected.score
+    assert client.get("/v1/bundle").json()["input"] == "recording"
+    assert client.post("/v1/answer", content=audio, headers={"Content-Type": "image/png"}).status_code == 415
 
 
 def test_places_in_an_image(connect: Connect, tmp_path: Path) -> None:
