@@ -32,8 +32,7 @@ from edgeformer.convert.target import TARGETS
 from edgeformer.models.family import ProgramOptions
 from edgeformer_runtime.bench.contender import Contender
 from edgeformer_runtime.bundle.bundle import Bundle
-from edgeformer_runtime.engines import open_engine
-from edgeformer_runtime.engines.base import Tensor
+from edgeformer_runtime.engines import Tensor, open_engine
 from edgeformer_runtime.pipelines import open_pipeline
 from edgeformer_runtime.registry import load_attribute
 from edgeformer_runtime.verify.verify import compare

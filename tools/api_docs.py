@@ -43,7 +43,7 @@ RESULTS = (
     "edgeformer.doctor.examiner:Finding",
 )
 PIPELINES = (
-    "edgeformer_runtime.pipelines.base:Pipeline",
+    "edgeformer_runtime.pipelines:Pipeline",
     "edgeformer_runtime.pipelines.results:ClassificationResult",
     "edgeformer_runtime.pipelines.results:EmbeddingResult",
     "edgeformer_runtime.pipelines.results:Statistics",

@@ -20,7 +20,7 @@ from tools.conversions import INTENTS_ONNX, THINGS_ONNX, bundles
 from tools.pi.bundles import MODELS
 
 EMULATOR = ("qemu-x86_64-static", "-cpu", "Haswell")
-COMMAND = "from edgeformer_runtime.cli.entry import main; main()"
+COMMAND = "from edgeformer_runtime.cli import main; main()"
 CONCURRENT = 2
 
 # LiteRT's, of texts and images: speech takes ten minutes in emulation and has no other kernels.

@@ -14,7 +14,7 @@ from edgeformer.bench.peers import PLAIN_ONNX, onnx_models, onnxruntime_session,
 from edgeformer.bench.whisper_formats import size_bytes
 from edgeformer.checkpoints.checkpoint import Checkpoint, load_module, open_checkpoint
 from edgeformer.checkpoints.sentence import NO_PROMPT
-from edgeformer.data.clips import AUDIO_SUFFIXES
+from edgeformer.data.annotated import AUDIO_SUFFIXES
 from edgeformer.data.labelled import spread
 from edgeformer.models.family import Program, ProgramOptions
 from edgeformer.models.text import compute_all_tokens

@@ -31,7 +31,7 @@ from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.specs import AudioPreprocessing
 from edgeformer_runtime.bundle.vectors import longest_case
 from edgeformer_runtime.delivery import cache_folder
-from edgeformer_runtime.engines.base import Tensor
+from edgeformer_runtime.engines import Tensor
 from edgeformer_runtime.errors import EngineError, InputError
 from edgeformer_runtime.preprocess.audio import open_audio
 from edgeformer_runtime.registry import load_attribute

@@ -23,7 +23,7 @@ from edgeformer.tasks.task import TASKS
 from edgeformer.zoo import ZOO
 from edgeformer_runtime.bundle.manifest import Manifest, Source
 from edgeformer_runtime.delivery import cache_folder, make_private
-from edgeformer_runtime.engines.base import Tensor
+from edgeformer_runtime.engines import Tensor
 from edgeformer_runtime.engines.checked import decoder_over
 from edgeformer_runtime.engines.decoder import CacheBucket, CacheSizes, SpeechDecoder, StateOwners
 from edgeformer_runtime.errors import InputError

@@ -20,7 +20,7 @@ from edgeformer.compress.budget.sensitivity import Probe
 from edgeformer.compress.corpus import NO_LABEL, Batch, Corpus, Data, Inputs
 from edgeformer.compress.model import Model
 from edgeformer.compress.recipe import Augment, Recipe
-from edgeformer.data.clips import read_speech_data
+from edgeformer.data.annotated import read_speech_data
 from edgeformer.data.labelled import spread
 from edgeformer.evaluate.speech import count_word_errors, simple_words, total
 from edgeformer.models.whisper.model import Whisper, causal_mask

@@ -12,8 +12,7 @@ from edgeformer.convert.target import Allowance, Lowered, Precision
 from edgeformer.tasks.task import TASKS, Task
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.vectors import read_vectors
-from edgeformer_runtime.engines import open_engine
-from edgeformer_runtime.engines.base import Engine
+from edgeformer_runtime.engines import Engine, open_engine
 from edgeformer_runtime.errors import EngineError
 from edgeformer_runtime.pipelines import open_program_pipeline
 from edgeformer_runtime.pipelines.program import row_inputs, row_outputs, rows_of

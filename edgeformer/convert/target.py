@@ -13,7 +13,7 @@ from edgeformer.foreign_code import insistent_interrupts
 from edgeformer.models.family import DEFAULT_SEQ_LENS, MATMUL, Program
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import Recipe, Requirements
-from edgeformer_runtime.engines.base import Engine
+from edgeformer_runtime.engines import Engine
 from edgeformer_runtime.errors import EngineError, InputError
 from edgeformer_runtime.model_files import check_model_files
 from edgeformer_runtime.registry import Registry, check_choice, load_attribute

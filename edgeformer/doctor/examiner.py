@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from edgeformer.convert.target import file_format
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.signature import NO_REQUIREMENT, Requirement
-from edgeformer_runtime.engines.base import Engine
+from edgeformer_runtime.engines import Engine
 from edgeformer_runtime.errors import EngineError, InputError
 from edgeformer_runtime.registry import load_attribute
 

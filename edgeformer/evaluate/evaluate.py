@@ -16,14 +16,12 @@ from edgeformer.tasks.task import TASKS, Metric
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.cli.tables import refusals
-from edgeformer_runtime.engines import open_engine
-from edgeformer_runtime.engines.base import Engine
+from edgeformer_runtime.engines import Engine, open_engine
 from edgeformer_runtime.errors import EdgeFormerError, InputError
 from edgeformer_runtime.interface import CountProgress, Shown, StrPath
 from edgeformer_runtime.isolation.pipeline import IsolatedEngine
 from edgeformer_runtime.isolation.process import Limits
-from edgeformer_runtime.pipelines import open_program_pipeline
-from edgeformer_runtime.pipelines.base import AT_A_TIME
+from edgeformer_runtime.pipelines import AT_A_TIME, open_program_pipeline
 from edgeformer_runtime.registry import load_attribute
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from rich.table import Table
 from edgeformer.attention import KERNELS
 from edgeformer.checkpoints.checkpoint import Checkpoint, load_module
 from edgeformer.checkpoints.source_index import SOURCE_ATTENTION, TorchEngine
-from edgeformer.data.clips import Clip, SpeechData, read_speech_data
+from edgeformer.data.annotated import Clip, SpeechData, read_speech_data
 from edgeformer.evaluate.evaluate import Z_95, Answers, Asker, EvaluationResult
 from edgeformer.models.family import FULL_WINDOW, ProgramOptions
 from edgeformer.tasks.speech import ENGLISH, WORD_ERRORS
@@ -25,8 +25,7 @@ from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.interface import CountProgress
 from edgeformer_runtime.isolation.pipeline import IsolatedPipeline
-from edgeformer_runtime.pipelines import open_pipeline
-from edgeformer_runtime.pipelines.base import Pipeline
+from edgeformer_runtime.pipelines import Pipeline, open_pipeline
 from edgeformer_runtime.pipelines.transcript import Transcript
 from edgeformer_runtime.registry import load_attribute
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from edgeformer.models.family import Program
     from edgeformer_runtime.bundle.bundle import Bundle
     from edgeformer_runtime.bundle.vectors import Case
-    from edgeformer_runtime.engines.base import Engine
+    from edgeformer_runtime.engines import Engine
 
 GENERATION_FILE = "generation_config.json"
 CHAT_TEMPLATE_FILE = "chat_template.jinja"

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from edgeformer.models.whisper.generation import SpeechSettings
     from edgeformer_runtime.bundle.bundle import Bundle
     from edgeformer_runtime.bundle.vectors import Case
-    from edgeformer_runtime.engines.base import Engine
+    from edgeformer_runtime.engines import Engine
 
 MEL_FILTERS_FILE = "mel_filters.safetensors"
 SAMPLE_FILE = "vectors/audio.wav"
@@ -265,7 +265,7 @@ def _calibrate(programs: tuple[Program, ...], spec: TaskSpec, data: Path) -> tup
     Raises:
         InputError: there are none, or one of them cannot be read.
     """
-    from edgeformer.data.clips import AUDIO_SUFFIXES
+    from edgeformer.data.annotated import AUDIO_SUFFIXES
     from edgeformer.data.labelled import spread
 
     found = sorted(path for path in data.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file())

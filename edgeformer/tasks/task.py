@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from edgeformer_runtime.bundle.bundle import Bundle
     from edgeformer_runtime.bundle.manifest import Manifest, Postprocessing, Preprocessing
     from edgeformer_runtime.bundle.vectors import Case
-    from edgeformer_runtime.engines.base import Engine
+    from edgeformer_runtime.engines import Engine
 
 
 @dataclass(frozen=True)

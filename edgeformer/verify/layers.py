@@ -21,7 +21,7 @@ from edgeformer.tasks.task import TASKS
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import Manifest
 from edgeformer_runtime.bundle.vectors import Case, Tolerances, read_vectors
-from edgeformer_runtime.engines.base import Engine, Tensor
+from edgeformer_runtime.engines import Engine, Tensor
 from edgeformer_runtime.errors import EngineError
 from edgeformer_runtime.verify.verify import LayerStage, Verification
 

@@ -10,9 +10,9 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from edgeformer_runtime.bundle.signature import Required
-    from edgeformer_runtime.engines.base import Engine
+    from edgeformer_runtime.engines import Engine
     from edgeformer_runtime.interface import Progress
-    from edgeformer_runtime.pipelines.base import Pipeline
+    from edgeformer_runtime.pipelines import Pipeline
 
 __all__ = ["__version__", "load"]
 

@@ -44,7 +44,7 @@ from edgeformer_runtime.errors import BundleError, EngineError, InputError
 from edgeformer_runtime.interface import Progress, Shown
 
 if TYPE_CHECKING:
-    from edgeformer_runtime.engines.base import Engine
+    from edgeformer_runtime.engines import Engine
 
 MAX_TRIALS = 3
 """How often a release may end the process that tries it before it counts as one that fails."""

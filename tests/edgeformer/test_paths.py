@@ -20,7 +20,7 @@ from edgeformer.compress.compress import CompressOptions
 from edgeformer.compress.recipe import load_recipe
 from edgeformer.convert.layer_plan import LayerPlan
 from edgeformer.convert.options import ConvertOptions
-from edgeformer.data.clips import read_speech_data
+from edgeformer.data.annotated import read_speech_data
 from edgeformer.data.labelled import data_labels
 from edgeformer.doctor.diagnosis import diagnose
 from edgeformer.doctor.examiner import DoctorOptions

@@ -17,7 +17,7 @@ from tests.docs.documents import snippet
 WITHOUT_TYPER = """
 import sys
 sys.modules["typer"] = None
-from edgeformer_runtime.cli.entry import main
+from edgeformer_runtime.cli import main
 main()
 """
 

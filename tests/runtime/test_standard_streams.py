@@ -95,7 +95,7 @@ def test_a_name_that_is_no_utf8(tmp_path: Path) -> None:
     missing = os.fsencode(tmp_path) + b"/\xff"
     for command in (["verify", missing], ["run", missing, "hello"], ["report", missing]):
         done = subprocess.run(
-            [sys.executable, "-c", "from edgeformer_runtime.cli.entry import main; main()", *command],
+            [sys.executable, "-c", "from edgeformer_runtime.cli import main; main()", *command],
             capture_output=True,
             check=False,
             timeout=120,

@@ -24,7 +24,7 @@ from edgeformer_runtime.bundle.manifest import (
     TextPreprocessing,
 )
 from edgeformer_runtime.bundle.vectors import Tolerances, write_vectors
-from edgeformer_runtime.engines.base import Engine, Tensor
+from edgeformer_runtime.engines import Engine, Tensor
 from edgeformer_runtime.pipelines import open_program_pipeline
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "turn", "the", "lights", "off", "on", "hello", "##s", "!"]

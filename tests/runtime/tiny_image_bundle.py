@@ -15,7 +15,7 @@ from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import Classification, Manifest, ProgramSpec, TensorSpec
 from edgeformer_runtime.bundle.specs import Postprocessing
 from edgeformer_runtime.bundle.vectors import Tolerances, write_vectors
-from edgeformer_runtime.engines.base import Engine, Tensor
+from edgeformer_runtime.engines import Engine, Tensor
 from edgeformer_runtime.pipelines import open_program_pipeline
 from edgeformer_runtime.tasks.vision import ImagePreprocessing, ObjectDetection, SemanticSegmentation, image_inputs
 

@@ -18,7 +18,7 @@ from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import Manifest, ProgramSpec
 from edgeformer_runtime.bundle.specs import AudioBucket, AudioPreprocessing, bucket_layout
 from edgeformer_runtime.bundle.vectors import Tolerances, write_vectors
-from edgeformer_runtime.engines.base import Tensor
+from edgeformer_runtime.engines import Tensor
 from edgeformer_runtime.engines.checked import CheckedEngine
 from edgeformer_runtime.errors import EngineError
 from edgeformer_runtime.pipelines.speech import Transcriber

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeformer_runtime.engines.base import Tensor
+from edgeformer_runtime.engines import Tensor
 
 TOLERANCES: Mapping[str, float] = {"fp32": 1e-5, "dynamic-int8": 2e-2, "static-int8": 5e-2}
 """By precision: the largest absolute difference as a fraction of an output's largest absolute value. Another processor

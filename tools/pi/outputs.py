@@ -15,8 +15,7 @@ import numpy as np
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import ProgramSpec
 from edgeformer_runtime.bundle.vectors import read_vectors
-from edgeformer_runtime.engines import open_engine
-from edgeformer_runtime.engines.base import Tensor
+from edgeformer_runtime.engines import Tensor, open_engine
 
 
 def inputs_of(bundle: Bundle) -> dict[str, dict[str, Tensor]]:

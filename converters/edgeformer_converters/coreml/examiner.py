@@ -47,7 +47,7 @@ from edgeformer_converters.mil.program import (
 from edgeformer_converters.observe import ObservedEngine, numbers
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import ProgramSpec
-from edgeformer_runtime.engines.base import Engine, Tensor
+from edgeformer_runtime.engines import Engine, Tensor
 from edgeformer_runtime.errors import BundleError
 
 # The iOS that brought each specification version (coremltools.target).

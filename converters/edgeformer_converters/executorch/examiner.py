@@ -32,7 +32,7 @@ from edgeformer.doctor.examiner import (
 )
 from edgeformer.foreign_code import quiet_tools
 from edgeformer_runtime.bundle.bundle import Bundle
-from edgeformer_runtime.engines.base import Engine
+from edgeformer_runtime.engines import Engine
 from edgeformer_runtime.errors import BundleError, EngineError
 
 XNNPACK = "XnnpackBackend"

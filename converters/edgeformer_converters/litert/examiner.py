@@ -37,7 +37,7 @@ from edgeformer_converters.observe import ObservedEngine, numbers
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import ProgramSpec
 from edgeformer_runtime.bundle.strict_json import shorten
-from edgeformer_runtime.engines.base import Engine, Tensor
+from edgeformer_runtime.engines import Engine, Tensor
 from edgeformer_runtime.engines.litert import check_model
 from edgeformer_runtime.errors import BundleError, EngineError
 from edgeformer_runtime.process import held_back

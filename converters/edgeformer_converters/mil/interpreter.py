@@ -330,7 +330,7 @@ class MilReferenceEngine:
         self._lock = Lock()
 
     def run(self, program: str, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Run one program of the bundle; see `edgeformer_runtime.engines.base.Engine`."""
+        """Run one program of the bundle; see `edgeformer_runtime.engines.Engine`."""
         return self.run_with(program, inputs, {})
 
     def run_with(
@@ -355,7 +355,7 @@ class MilReferenceEngine:
         return outputs
 
     def open_decoder(self, bucket: CacheBucket, spec: CacheSizes) -> SpeechDecoder:
-        """A decoder with states of its own; see `edgeformer_runtime.engines.base.Engine`."""
+        """A decoder with states of its own; see `edgeformer_runtime.engines.Engine`."""
         return decoder_over(_States(self).run, bucket, spec, StateOwners())
 
     def _interpreter(self, program: str) -> MilInterpreter:

@@ -35,7 +35,7 @@ from edgeformer_converters.onnx.converter import OPSET, PAGE_BYTES
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import ProgramSpec
 from edgeformer_runtime.bundle.strict_json import shorten
-from edgeformer_runtime.engines.base import Engine, Tensor
+from edgeformer_runtime.engines import Engine, Tensor
 from edgeformer_runtime.errors import BundleError, EngineError
 from edgeformer_runtime.model_files.onnx_values import MAX_STEERING
 

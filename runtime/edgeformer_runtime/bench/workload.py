@@ -13,7 +13,7 @@ import numpy as np
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.signature import Requirement
 from edgeformer_runtime.bundle.vectors import Case, longest_case, read_vectors
-from edgeformer_runtime.engines.base import Engine
+from edgeformer_runtime.engines import Engine
 from edgeformer_runtime.registry import load_attribute
 from edgeformer_runtime.tasks.task import TASKS
 

@@ -40,7 +40,7 @@ from edgeformer_runtime.tasks.task import TASKS
 if TYPE_CHECKING:
     from edgeformer_runtime.bundle import archive
     from edgeformer_runtime.bundle.unpacked import Copy
-    from edgeformer_runtime.model_files.refusal import Rows
+    from edgeformer_runtime.model_files import Rows
 
 MAX_FILES = folder.MAX_FILES
 Reader: TypeAlias = "archive.Reader | folder.Reader"

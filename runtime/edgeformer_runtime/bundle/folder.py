@@ -21,7 +21,7 @@ from edgeformer_runtime.delivery import cache_folder, make_private, who_can_repl
 from edgeformer_runtime.errors import BundleError, InputError
 
 if TYPE_CHECKING:
-    from edgeformer_runtime.model_files.refusal import Rows
+    from edgeformer_runtime.model_files import Rows
 
 MAX_FILES = 10_000
 MAX_UNLISTED = 2

@@ -21,7 +21,7 @@ from edgeformer_runtime.bundle.manifest import (
 )
 from edgeformer_runtime.bundle.specs import ProgramSpec, TensorSpec
 from edgeformer_runtime.bundle.strict_json import MAX_RECORDED_KEYS, shorten
-from edgeformer_runtime.engines.base import Tensor
+from edgeformer_runtime.engines import Tensor
 from edgeformer_runtime.errors import BundleError, InputError
 from edgeformer_runtime.registry import did_you_mean
 from edgeformer_runtime.tasks.task import TASKS

@@ -14,7 +14,7 @@ from edgeformer_runtime.cli.tables import answers_table
 from edgeformer_runtime.decoding.options import TranscribeOptions
 from edgeformer_runtime.delivery import check_names
 from edgeformer_runtime.errors import EdgeFormerError, InputError
-from edgeformer_runtime.pipelines.base import Pipeline
+from edgeformer_runtime.pipelines import Pipeline
 from edgeformer_runtime.pipelines.results import Result
 from edgeformer_runtime.pipelines.speech import Transcriber
 from edgeformer_runtime.pipelines.transcript import ALIASES, FORMATS, SubtitleLines, Transcript, render, write

@@ -16,7 +16,7 @@ from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.cli.console import late_progress, print_text
 from edgeformer_runtime.cli.run import STDIN, RunOptions, answer_all, answer_each, best_of
 from edgeformer_runtime.errors import EdgeFormerError, InputError
-from edgeformer_runtime.pipelines.base import AT_A_TIME, Pipeline
+from edgeformer_runtime.pipelines import AT_A_TIME, Pipeline
 from edgeformer_runtime.registry import did_you_mean
 from edgeformer_runtime.tasks.task import TASKS
 

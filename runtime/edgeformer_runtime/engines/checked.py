@@ -13,13 +13,13 @@ import numpy as np
 from edgeformer_runtime.bundle.manifest import ProgramSpec
 from edgeformer_runtime.bundle.specs import HOST_STATE, TensorSpec
 from edgeformer_runtime.bundle.strict_json import shorten
-from edgeformer_runtime.engines.base import Tensor
+from edgeformer_runtime.engines import Tensor
 from edgeformer_runtime.errors import EngineError, InputError
 from edgeformer_runtime.registry import did_you_mean
 
 if TYPE_CHECKING:
     from edgeformer_runtime.engines.decoder import CacheBucket, CacheSizes, Run, SpeechDecoder, StateOwners
-    from edgeformer_runtime.model_files.refusal import Rows
+    from edgeformer_runtime.model_files import Rows
 
 
 class CheckedEngine(ABC):

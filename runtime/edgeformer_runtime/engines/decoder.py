@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeformer_runtime.bundle.specs import CacheSizes as CacheSizes
-from edgeformer_runtime.engines.base import Tensor
+from edgeformer_runtime.engines import Tensor
 from edgeformer_runtime.errors import EngineError, InputError
 
 Floats = NDArray[np.float32]

@@ -24,7 +24,7 @@ from edgeformer_runtime.bundle.manifest import ProgramSpec
 from edgeformer_runtime.bundle.specs import HOST_STATE, TensorSpec
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.delivery import cache_folder
-from edgeformer_runtime.engines.base import Tensor
+from edgeformer_runtime.engines import Tensor
 from edgeformer_runtime.engines.checked import CheckedEngine, check_tensor
 from edgeformer_runtime.engines.decoder import (
     CacheBucket,
@@ -41,9 +41,8 @@ from edgeformer_runtime.engines.decoder import (
     padded_tokens,
 )
 from edgeformer_runtime.errors import EngineError, InputError
-from edgeformer_runtime.model_files import mapped
+from edgeformer_runtime.model_files import Broken, mapped
 from edgeformer_runtime.model_files.litert_float16 import widen
-from edgeformer_runtime.model_files.refusal import Broken
 from edgeformer_runtime.process import held_back, silence_destructors
 
 _ANONYMOUS_CACHE = ":memory" if sys.platform == "linux" else ""

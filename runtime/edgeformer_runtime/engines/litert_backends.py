@@ -13,7 +13,7 @@ import numpy as np
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import ProgramSpec
 from edgeformer_runtime.bundle.strict_json import shorten
-from edgeformer_runtime.engines.base import Engine, Tensor
+from edgeformer_runtime.engines import Engine, Tensor
 from edgeformer_runtime.engines.checked import CheckedEngine
 from edgeformer_runtime.errors import EngineError, InputError
 from edgeformer_runtime.process import held_back

@@ -14,7 +14,7 @@ from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import ProgramSpec
 from edgeformer_runtime.bundle.specs import HOST_STATE, SHORTEST_TEXT
 from edgeformer_runtime.bundle.strict_json import shorten
-from edgeformer_runtime.engines.base import Tensor
+from edgeformer_runtime.engines import Tensor
 from edgeformer_runtime.engines.checked import CheckedEngine
 from edgeformer_runtime.engines.decoder import CacheBucket, CacheSizes, HostStateDecoder, SpeechDecoder
 from edgeformer_runtime.errors import EngineError

@@ -12,14 +12,14 @@ from edgeformer_runtime.bundle import strict_json
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.decoding.options import TranscribeOptions
-from edgeformer_runtime.engines.base import Tensor
+from edgeformer_runtime.engines import Tensor
 from edgeformer_runtime.engines.checked import check_inputs
 from edgeformer_runtime.engines.decoder import CacheBucket, CacheSizes, SpeechDecoder
 from edgeformer_runtime.errors import BundleError, EngineError, InputError
 from edgeformer_runtime.interface import AudioProgress, CountProgress
 from edgeformer_runtime.isolation.messages import file_frame, pack, read_answer, read_answers, read_raw, unpack
 from edgeformer_runtime.isolation.process import Frame, HelperProcess, Limits
-from edgeformer_runtime.pipelines.base import IsCancelled, Pipeline, check, never
+from edgeformer_runtime.pipelines import IsCancelled, Pipeline, check, never
 from edgeformer_runtime.pipelines.speech_stream import StreamOptions, StreamUpdate
 from edgeformer_runtime.pipelines.transcript import Transcript
 from edgeformer_runtime.preprocess.audio import RawAudio

@@ -14,8 +14,8 @@ from edgeformer_runtime.bundle.manifest import ProgramSpec
 from edgeformer_runtime.bundle.specs import TensorSpec
 from edgeformer_runtime.bundle.strict_json import loads
 from edgeformer_runtime.errors import BundleError
+from edgeformer_runtime.model_files import Contents, IndexTrace, Shape, check_range, check_shape, refuse, shown
 from edgeformer_runtime.model_files.encodings import Fields, WireReader, count_varints, one, signed, text
-from edgeformer_runtime.model_files.refusal import Contents, IndexTrace, Shape, check_range, check_shape, refuse, shown
 
 MODEL_FILE = "Data/com.apple.CoreML/model.mlmodel"
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeformer_runtime.model_files.refusal import Broken, refuse
+from edgeformer_runtime.model_files import Broken, refuse
 
 MAX_STEPS = 2_000_000
 """What is looked at in one file: its tables, and the numbers and letters of its lists, each as often as something

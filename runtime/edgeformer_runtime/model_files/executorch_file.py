@@ -13,9 +13,7 @@ import numpy as np
 
 from edgeformer_runtime.bundle.manifest import ProgramSpec
 from edgeformer_runtime.bundle.specs import TensorSpec
-from edgeformer_runtime.model_files.encodings import FlatBuffer, Steps, Table
-from edgeformer_runtime.model_files.executorch_operators import INDICES, MOVES, check_xnnpack, kernels
-from edgeformer_runtime.model_files.refusal import (
+from edgeformer_runtime.model_files import (
     Broken,
     Contents,
     IndexTrace,
@@ -25,6 +23,8 @@ from edgeformer_runtime.model_files.refusal import (
     refuse,
     shown,
 )
+from edgeformer_runtime.model_files.encodings import FlatBuffer, Steps, Table
+from edgeformer_runtime.model_files.executorch_operators import INDICES, MOVES, check_xnnpack, kernels
 
 # The extended header: magic, its length, the program's size, the base of the segments, their size.
 _HEADER = struct.Struct("<4sIQQ")

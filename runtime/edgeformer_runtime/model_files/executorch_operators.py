@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from edgeformer_runtime.model_files import Shape, check_range, check_shape, refuse
 from edgeformer_runtime.model_files.encodings import FlatBuffer, Steps, Table
-from edgeformer_runtime.model_files.refusal import Shape, check_range, check_shape, refuse
 from edgeformer_runtime.model_files.shape_rules import resized
 
 

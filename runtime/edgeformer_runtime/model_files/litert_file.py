@@ -10,9 +10,7 @@ import numpy as np
 
 from edgeformer_runtime.bundle.manifest import ProgramSpec
 from edgeformer_runtime.bundle.specs import TensorSpec
-from edgeformer_runtime.model_files.encodings import FlatBuffer, Steps, Table
-from edgeformer_runtime.model_files.litert_shapes import INDICES, MOVES, RULES, Call, Tensor, indexed_rows
-from edgeformer_runtime.model_files.refusal import (
+from edgeformer_runtime.model_files import (
     Broken,
     Contents,
     IndexTrace,
@@ -22,6 +20,8 @@ from edgeformer_runtime.model_files.refusal import (
     refuse,
     shown,
 )
+from edgeformer_runtime.model_files.encodings import FlatBuffer, Steps, Table
+from edgeformer_runtime.model_files.litert_shapes import INDICES, MOVES, RULES, Call, Tensor, indexed_rows
 from edgeformer_runtime.model_files.shape_rules import check_live
 
 

@@ -15,9 +15,9 @@ from typing import IO, NamedTuple
 import numpy as np
 
 from edgeformer_runtime.bundle.manifest import ProgramSpec
+from edgeformer_runtime.model_files import refuse
 from edgeformer_runtime.model_files.encodings import FlatBuffer, Steps, Table
 from edgeformer_runtime.model_files.litert_file import check_litert
-from edgeformer_runtime.model_files.refusal import refuse
 
 _MODEL_CODES, _MODEL_GRAPHS, _MODEL_BUFFERS = 1, 2, 4
 _GRAPH_TENSORS, _GRAPH_OUTPUTS, _GRAPH_OPERATORS = 0, 2, 3

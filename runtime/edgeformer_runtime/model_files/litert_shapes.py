@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from edgeformer_runtime.model_files import Shape, refuse
 from edgeformer_runtime.model_files import shape_rules as rules
 from edgeformer_runtime.model_files.encodings import Table
-from edgeformer_runtime.model_files.refusal import Shape, refuse
 
 SAME_PADDING, VALID_PADDING = 0, 1
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from edgeformer_runtime.bundle.manifest import ProgramSpec
 from edgeformer_runtime.bundle.specs import TensorSpec
+from edgeformer_runtime.model_files import Broken, Contents, IndexTrace, Shape, check_shape, refuse, shown
 from edgeformer_runtime.model_files.encodings import Fields, WireReader, one, signed, text
 from edgeformer_runtime.model_files.onnx_shapes import (
     GATHERS,
@@ -34,7 +35,6 @@ from edgeformer_runtime.model_files.onnx_values import (
     known_constant,
     read_tensor,
 )
-from edgeformer_runtime.model_files.refusal import Broken, Contents, IndexTrace, Shape, check_shape, refuse, shown
 from edgeformer_runtime.model_files.shape_rules import check_live
 
 CONSTANT = "Constant"

@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from edgeformer_runtime.model_files import Shape, refuse
 from edgeformer_runtime.model_files import shape_rules as rules
 from edgeformer_runtime.model_files.onnx_values import INT64, Known
-from edgeformer_runtime.model_files.refusal import Shape, refuse
 
 Attribute = int | str | list[int] | Known | None
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from edgeformer_runtime.model_files import Broken, Shape, check_range, check_shape, refuse, shown
 from edgeformer_runtime.model_files.encodings import Fields, WireReader, one, signed, text
-from edgeformer_runtime.model_files.refusal import Broken, Shape, check_range, check_shape, refuse, shown
 
 # TensorProto, and what its entries about other files are: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
 TENSOR: Fields = {

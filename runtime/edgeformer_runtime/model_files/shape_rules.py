@@ -6,7 +6,7 @@ import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
-from edgeformer_runtime.model_files.refusal import MAX_SIZE, Shape, refuse
+from edgeformer_runtime.model_files import MAX_SIZE, Shape, refuse
 
 
 def broadcast(*shapes: Shape) -> Shape:

@@ -27,11 +27,11 @@ from edgeformer_runtime.decoding.logit_rules import (
 )
 from edgeformer_runtime.decoding.options import GenerateOptions
 from edgeformer_runtime.decoding.tokenizer import ChatTemplate, TextStream, TextTokens, is_chat
-from edgeformer_runtime.engines.base import Engine
+from edgeformer_runtime.engines import Engine
 from edgeformer_runtime.engines.decoder import SEEN, Floats, TokenDecoder, hidden_rows
 from edgeformer_runtime.errors import BundleError, InputError
 from edgeformer_runtime.interface import AudioProgress
-from edgeformer_runtime.pipelines.base import IsCancelled, Pipeline, check, never
+from edgeformer_runtime.pipelines import IsCancelled, Pipeline, check, never
 from edgeformer_runtime.pipelines.results import Statistics, header_of
 from edgeformer_runtime.preprocess.tokenizer import Tokenizer
 from edgeformer_runtime.process import peak_rss_bytes

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from edgeformer_runtime.bundle.manifest import Manifest, ProgramSpec
-from edgeformer_runtime.engines.base import Engine, Tensor
+from edgeformer_runtime.engines import Engine, Tensor
 from edgeformer_runtime.errors import EngineError, InputError
-from edgeformer_runtime.pipelines.base import AT_A_TIME, Pipeline, Raw
+from edgeformer_runtime.pipelines import AT_A_TIME, Pipeline, Raw
 from edgeformer_runtime.pipelines.results import ProgramResult, Statistics
 from edgeformer_runtime.process import peak_rss_bytes
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from edgeformer_runtime.bundle import strict_json
 from edgeformer_runtime.bundle.specs import Classification, Embedding, Score
-from edgeformer_runtime.engines.base import Tensor
+from edgeformer_runtime.engines import Tensor
 from edgeformer_runtime.errors import EngineError, InputError
 from edgeformer_runtime.tasks.programs import ZeroShotOptions, entailment_of
 

@@ -15,11 +15,11 @@ from edgeformer_runtime.decoding.logit_rules import LogitRules
 from edgeformer_runtime.decoding.options import TranscribeOptions
 from edgeformer_runtime.decoding.prompt import build_prompt, feed
 from edgeformer_runtime.decoding.search import Search, follow, likeliest
-from edgeformer_runtime.engines.base import Engine, Tensor
+from edgeformer_runtime.engines import Engine, Tensor
 from edgeformer_runtime.engines.decoder import SpeechDecoder
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.interface import AudioProgress
-from edgeformer_runtime.pipelines.base import IsCancelled, Pipeline, check, never
+from edgeformer_runtime.pipelines import IsCancelled, Pipeline, check, never
 from edgeformer_runtime.pipelines.program import Prepared, ProgramPipeline
 from edgeformer_runtime.pipelines.results import ClassificationResult, classify
 from edgeformer_runtime.pipelines.speech_model import Samples, SpeechModel

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.specs import FRAMES_PER_POSITION, AudioBucket, AudioPreprocessing, Transcription
 from edgeformer_runtime.decoding.tokenizer import SpeechTokenizer
-from edgeformer_runtime.engines.base import Engine
+from edgeformer_runtime.engines import Engine
 from edgeformer_runtime.engines.decoder import SpeechDecoder
 from edgeformer_runtime.errors import BundleError, InputError
 from edgeformer_runtime.preprocess.log_mel import LogMel, read_mel_filters

@@ -31,7 +31,7 @@ from edgeformer_runtime.decoding.segments import (
 )
 from edgeformer_runtime.decoding.tokenizer import join_texts
 from edgeformer_runtime.engines.decoder import DecoderOutput, Floats, SpeechDecoder
-from edgeformer_runtime.pipelines.base import IsCancelled, check, never
+from edgeformer_runtime.pipelines import IsCancelled, check, never
 from edgeformer_runtime.pipelines.speech_model import AudioBuffer, Samples, SpeechModel, is_worth_a_retry, next_window
 from edgeformer_runtime.pipelines.transcript import Segment, SpeechStatistics, Transcript, Word
 from edgeformer_runtime.preprocess.log_mel import clipped_samples, leveled

@@ -11,7 +11,7 @@ import numpy as np
 
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import Classification, Embedding, Score, TextPreprocessing
-from edgeformer_runtime.engines.base import Engine, Tensor
+from edgeformer_runtime.engines import Engine, Tensor
 from edgeformer_runtime.errors import BundleError, InputError
 from edgeformer_runtime.pipelines.program import Prepared, ProgramPipeline, Result
 from edgeformer_runtime.pipelines.results import (

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import TextPreprocessing
-from edgeformer_runtime.engines.base import Tensor
+from edgeformer_runtime.engines import Tensor
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.pipelines.program import Prepared, Result
 from edgeformer_runtime.pipelines.results import JsonResult, Statistics, finite_row

@@ -16,7 +16,7 @@ from PIL import Image
 from edgeformer_runtime.bundle import strict_json
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.specs import Classification
-from edgeformer_runtime.engines.base import Engine, Tensor
+from edgeformer_runtime.engines import Engine, Tensor
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.pipelines.program import Prepared, ProgramPipeline
 from edgeformer_runtime.pipelines.results import (

@@ -10,7 +10,7 @@ import numpy as np
 
 from edgeformer_runtime.bundle.manifest import ProgramSpec, TextPreprocessing
 from edgeformer_runtime.bundle.strict_json import shorten
-from edgeformer_runtime.engines.base import Tensor
+from edgeformer_runtime.engines import Tensor
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.preprocess.tokenizer import Encoding, Tokenizer
 from edgeformer_runtime.tasks.programs import MASK_POSITION

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.responses import JSONResponse, StreamingResponse
 
 from edgeformer_runtime.decoding.options import MAX_STOPS, GenerateOptions
-from edgeformer_runtime.pipelines.base import IsCancelled, Pipeline
+from edgeformer_runtime.pipelines import IsCancelled, Pipeline
 from edgeformer_runtime.pipelines.generation import FULL, LENGTH, GenerationResult, RawPrompt, TextGenerator
 from edgeformer_runtime.pipelines.results import Result
 from edgeformer_runtime.serve.app import documents, respond

@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse
 
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import EdgeFormerError, EngineError, InputError
-from edgeformer_runtime.pipelines.base import Raw
+from edgeformer_runtime.pipelines import Raw
 from edgeformer_runtime.pipelines.results import Result
 from edgeformer_runtime.preprocess.text import RawText
 from edgeformer_runtime.serve.options import ServeOptions

@@ -18,7 +18,7 @@ from edgeformer_runtime.bundle.manifest import Manifest
 from edgeformer_runtime.bundle.signature import Required, requirement_of
 from edgeformer_runtime.errors import BundleError, EdgeFormerError, InputError
 from edgeformer_runtime.isolation.pipeline import IsolatedPipeline, verify_isolated
-from edgeformer_runtime.pipelines.base import IsCancelled, Pipeline, check
+from edgeformer_runtime.pipelines import IsCancelled, Pipeline, check
 from edgeformer_runtime.pipelines.results import Result
 from edgeformer_runtime.serve.fallback import FROM_DEVICE, Fallback, FallbackError, ReadFallback
 from edgeformer_runtime.serve.inputs import Answer, Bodies, Inputs, Refusal, busy

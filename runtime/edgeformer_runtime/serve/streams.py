@@ -20,7 +20,7 @@ from edgeformer_runtime.bundle.specs import AudioPreprocessing
 from edgeformer_runtime.bundle.strict_json import shorten, to_data
 from edgeformer_runtime.decoding.options import TranscribeOptions
 from edgeformer_runtime.errors import EdgeFormerError, InputError
-from edgeformer_runtime.pipelines.base import Pipeline
+from edgeformer_runtime.pipelines import Pipeline
 from edgeformer_runtime.pipelines.results import Result
 from edgeformer_runtime.pipelines.speech import Transcriber, Transcription
 from edgeformer_runtime.pipelines.speech_stream import StreamOptions, StreamUpdate

@@ -19,7 +19,7 @@ from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 from edgeformer_runtime.errors import EdgeFormerError, EngineError
 from edgeformer_runtime.isolation.pipeline import IsolatedEngine
-from edgeformer_runtime.pipelines.base import Cancelled, IsCancelled, Pipeline
+from edgeformer_runtime.pipelines import Cancelled, IsCancelled, Pipeline
 from edgeformer_runtime.serve.inputs import busy
 
 Outcome = TypeVar("Outcome")

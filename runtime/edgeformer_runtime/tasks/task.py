@@ -218,7 +218,7 @@ class Task:
         name: in the manifest.
         takes: the kind of its raw inputs.
         gives: the kind of its answers.
-        pipeline: raw input to result, a class that follows `pipelines.base.Pipeline`.
+        pipeline: raw input to result, a class that follows `pipelines.Pipeline`.
         serve: adds the task's addresses to a service, a function of the application and the service.
     """
 

@@ -17,7 +17,7 @@ from edgeformer_runtime.bundle.vectors import Case, Tolerances, read_vectors
 from edgeformer_runtime.decoding.logit_rules import softmax
 from edgeformer_runtime.decoding.options import GenerateOptions
 from edgeformer_runtime.decoding.prompt import Prompt, feed
-from edgeformer_runtime.engines.base import Engine, Tensor
+from edgeformer_runtime.engines import Engine, Tensor
 from edgeformer_runtime.engines.decoder import SEEN, Floats, SpeechDecoder
 from edgeformer_runtime.errors import BundleError, EngineError, InputError
 from edgeformer_runtime.pipelines.generation import PromptCache, TextGenerator

@@ -11,8 +11,7 @@ import numpy as np
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.signature import NO_REQUIREMENT, Requirement
 from edgeformer_runtime.bundle.vectors import Case, Tolerances, read_vectors
-from edgeformer_runtime.engines import open_engine
-from edgeformer_runtime.engines.base import Engine, Tensor
+from edgeformer_runtime.engines import Engine, Tensor, open_engine
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.interface import CountProgress, Shown, StrPath
 from edgeformer_runtime.registry import load_attribute

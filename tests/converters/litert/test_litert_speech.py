@@ -23,10 +23,9 @@ from edgeformer_converters.litert.graph import LiteRTGraph
 from edgeformer_runtime.bundle.specs import HOST_STATE
 from edgeformer_runtime.engines.decoder import DecoderOutput, SpeechDecoder
 from edgeformer_runtime.errors import EngineError, InputError
-from edgeformer_runtime.model_files import mapped
+from edgeformer_runtime.model_files import Broken, mapped
 from edgeformer_runtime.model_files.litert_file import check_litert
 from edgeformer_runtime.model_files.litert_float16 import widen
-from edgeformer_runtime.model_files.refusal import Broken
 
 pytestmark = [pytest.mark.litert, pytest.mark.slow]
 POSITIONS = (50, 200, 250)

@@ -10,7 +10,7 @@ import pytest
 
 from edgeformer.convert.agreement import Agreement, Reference, agreement, compare_embeddings, compare_labels
 from edgeformer_runtime.bundle.manifest import Classification, Embedding
-from edgeformer_runtime.engines.base import Tensor
+from edgeformer_runtime.engines import Tensor
 
 SOFTMAX = Classification(("no", "yes"), "softmax")
 SIGMOID = Classification(("a", "b"), "sigmoid")

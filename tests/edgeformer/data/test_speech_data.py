@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeformer.data.clips import read_speech_data
+from edgeformer.data.annotated import read_speech_data
 from edgeformer_runtime.errors import InputError
 
 CLIPS = [("a.wav", "Hello, world."), ("deep/b.flac", "naïve 👍"), ("deep/c.MP3", "")]

@@ -23,7 +23,7 @@ from edgeformer.report.collect import collect
 from edgeformer_runtime import load
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.cli.console import run_app
-from edgeformer_runtime.engines.base import Tensor
+from edgeformer_runtime.engines import Tensor
 from edgeformer_runtime.errors import InputError
 from tests.checkpoint_factory import save_mobilebert, tokenizer
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from edgeformer.data.clips import SpeechData, read_speech_data
+from edgeformer.data.annotated import SpeechData, read_speech_data
 from edgeformer.evaluate.evaluate import evaluate
 from edgeformer.evaluate.speech import SpeechEvaluation, WordErrors, measure
 from edgeformer_runtime.bundle.bundle import Bundle

@@ -13,7 +13,7 @@ from edgeformer.convert.bundle_writer import finish, write_bundle
 from edgeformer.convert.target import PRECISIONS, Lowered, converter_for
 from edgeformer.models.family import ProgramOptions
 from edgeformer.tasks.generation import GENERATION
-from edgeformer_runtime.engines.base import Tensor
+from edgeformer_runtime.engines import Tensor
 from edgeformer_runtime.pipelines.generation import TextGenerator
 
 

@@ -23,9 +23,9 @@ from edgeformer_runtime import load
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.vectors import Tolerances, read_vectors
 from edgeformer_runtime.decoding.options import GenerateOptions
-from edgeformer_runtime.engines.base import Tensor
+from edgeformer_runtime.engines import Tensor
 from edgeformer_runtime.errors import EngineError, InputError
-from edgeformer_runtime.pipelines.base import Cancelled
+from edgeformer_runtime.pipelines import Cancelled
 from edgeformer_runtime.pipelines.generation import GenerationResult, TextGenerator
 from edgeformer_runtime.verify.decoder_replay import GenerationReplay
 from edgeformer_runtime.verify.verify import verify

@@ -23,7 +23,7 @@ from edgeformer.tasks.text import CLASSIFICATION, text_spec
 from edgeformer_runtime.bundle import strict_json
 from edgeformer_runtime.bundle.manifest import Manifest, TensorSpec
 from edgeformer_runtime.bundle.vectors import Case
-from edgeformer_runtime.engines.base import Tensor
+from edgeformer_runtime.engines import Tensor
 from edgeformer_runtime.errors import EngineError
 from edgeformer_runtime.pipelines.program import Prepared
 from edgeformer_runtime.pipelines.results import Statistics, header_of

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from edgeformer_runtime.bundle.manifest import ProgramSpec, TensorSpec
+from edgeformer_runtime.model_files import Broken
 from edgeformer_runtime.model_files.coreml_file import FILES, MANIFEST_FILE, MODEL_FILE, WEIGHTS_FILE, check_coreml
-from edgeformer_runtime.model_files.refusal import Broken
 
 pytest.importorskip("coremltools")
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.model_files import Broken
 from edgeformer_runtime.model_files.executorch_file import check_executorch
-from edgeformer_runtime.model_files.refusal import Broken
 
 pytestmark = [pytest.mark.executorch, pytest.mark.slow]
 

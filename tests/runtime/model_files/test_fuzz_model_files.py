@@ -15,7 +15,7 @@ from mutations import MODEL_CHANGES
 
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import Manifest, ProgramSpec
-from edgeformer_runtime.model_files.refusal import Broken
+from edgeformer_runtime.model_files import Broken
 
 MUTATIONS = int(os.environ.get("EDGEFORMER_FUZZ", "1000")) // 2
 """Of each format; see test_fuzz_bundles.py."""

@@ -20,8 +20,8 @@ from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import MANIFEST_NAME, ProgramSpec, TensorSpec
 from edgeformer_runtime.engines import open_engine
 from edgeformer_runtime.errors import BundleError, InputError
+from edgeformer_runtime.model_files import Broken, Contents, IndexTrace
 from edgeformer_runtime.model_files.executorch_file import check_executorch
-from edgeformer_runtime.model_files.refusal import Broken, Contents, IndexTrace
 from edgeformer_runtime.tasks.speech import AUDIO
 
 FORMATS = pytest.mark.parametrize(

@@ -14,8 +14,8 @@ pytest.importorskip("ai_edge_litert")
 
 from litert_models import PROGRAM, Part, one_operator
 
+from edgeformer_runtime.model_files import Broken
 from edgeformer_runtime.model_files.litert_file import check_litert
-from edgeformer_runtime.model_files.refusal import Broken
 
 X = Part((4, 4))
 PHOTO = Part((1, 2, 2, 1), "FLOAT32", np.ones((1, 2, 2, 1)))

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.model_files import Broken
 from edgeformer_runtime.model_files.encodings import FlatBuffer, Steps, Table
 from edgeformer_runtime.model_files.executorch_file import check_executorch
 from edgeformer_runtime.model_files.executorch_operators import _HEADER, FULLY_CONNECTED, NO_ID
-from edgeformer_runtime.model_files.refusal import Broken
 
 pytestmark = [pytest.mark.executorch, pytest.mark.slow]
 

@@ -15,7 +15,7 @@ from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import ProgramSpec, TensorSpec
 from edgeformer_runtime.cli.run import RunOptions
 from edgeformer_runtime.cli.text_files import Columns, answer_lines, read_texts
-from edgeformer_runtime.engines.base import Tensor
+from edgeformer_runtime.engines import Tensor
 from edgeformer_runtime.errors import EngineError, InputError
 from edgeformer_runtime.pipelines import open_program_pipeline
 from edgeformer_runtime.pipelines.program import Prepared, ProgramPipeline, row_inputs, rows_of

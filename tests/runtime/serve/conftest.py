@@ -16,7 +16,7 @@ pytest.importorskip("prometheus_client")
 from served import Connect, one_by_one
 from starlette.testclient import TestClient
 
-from edgeformer_runtime.pipelines.base import Pipeline
+from edgeformer_runtime.pipelines import Pipeline
 from edgeformer_runtime.serve.app import make_app
 from edgeformer_runtime.serve.options import ServeOptions
 from edgeformer_runtime.serve.service import Service, open_service

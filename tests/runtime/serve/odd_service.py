@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from served import open_noise
 
 from edgeformer_runtime import load
-from edgeformer_runtime.pipelines.base import Pipeline
+from edgeformer_runtime.pipelines import Pipeline
 from edgeformer_runtime.pipelines.text import TextClassifier
 from edgeformer_runtime.serve.options import FallbackOptions, ServeOptions
 from edgeformer_runtime.serve.server import address, open_socket, run_server

@@ -11,8 +11,7 @@ from tiny_speech_bundle import NoiseEngine
 
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.errors import EngineError
-from edgeformer_runtime.pipelines import open_pipeline
-from edgeformer_runtime.pipelines.base import Pipeline
+from edgeformer_runtime.pipelines import Pipeline, open_pipeline
 
 Connect = Callable[..., TestClient]
 

@@ -15,7 +15,7 @@ from starlette.websockets import WebSocketDisconnect
 from tiny_bundle import TinyEngine
 
 from edgeformer_runtime.bundle.bundle import Bundle
-from edgeformer_runtime.engines.base import Tensor
+from edgeformer_runtime.engines import Tensor
 from edgeformer_runtime.errors import EngineError, InputError
 from edgeformer_runtime.pipelines import open_pipeline
 from edgeformer_runtime.serve.inputs import read_texts

@@ -15,8 +15,7 @@ from tiny_bundle import TinyEngine
 
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.errors import EngineError
-from edgeformer_runtime.pipelines import open_pipeline
-from edgeformer_runtime.pipelines.base import Cancelled, IsCancelled, check
+from edgeformer_runtime.pipelines import Cancelled, IsCancelled, check, open_pipeline
 from edgeformer_runtime.serve.inputs import Refusal
 from edgeformer_runtime.serve.workers import GATHER_S, SHORT_TURNS, Work, Workers
 

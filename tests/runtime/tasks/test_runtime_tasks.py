@@ -20,7 +20,7 @@ from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import Manifest, TensorSpec, parse
 from edgeformer_runtime.cli.run import RunOptions
 from edgeformer_runtime.errors import BundleError, InputError
-from edgeformer_runtime.pipelines.base import Pipeline
+from edgeformer_runtime.pipelines import Pipeline
 from edgeformer_runtime.registry import load_attribute
 from edgeformer_runtime.tasks.task import TASKS, AnswerKind, InputKind, Task
 

@@ -15,7 +15,7 @@ from tiny_bundle import LABELS, SAMPLES, TinyEngine, manifest, seal, word_piece
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import CASES_FILE, TENSORS_FILE
 from edgeformer_runtime.bundle.vectors import read_vectors
-from edgeformer_runtime.engines.base import Tensor
+from edgeformer_runtime.engines import Tensor
 from edgeformer_runtime.errors import EngineError
 from edgeformer_runtime.pipelines.results import softmax
 from edgeformer_runtime.verify.verify import compare, verify
