@@ -93,7 +93,7 @@ def test_a_photo(visit: Visit, tiny_image_onnx: Path) -> None:
     photo = tiny_image_onnx / "vectors" / "ramp.png"
     with serving(tiny_image_onnx) as served:
         page = visit(served)
-        page.get_by_label("Photo").set_input_files(photo)
+        page.get_by_label("Photo", exact=True).set_input_files(photo)
         expected = page.request.post(
             f"{served.url}/v1/answer", data=photo.read_bytes(), headers={"Content-Type": "image/png"}
         ).json()
