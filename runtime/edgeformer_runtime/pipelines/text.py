@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from threading import Lock
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 
@@ -160,13 +160,19 @@ class MaskFiller(TextPipeline[FillResult]):
 
 
 class ComparedResult:
-    """The answers of an `ImageTextComparer`, as a helper process sends them."""
+    """The answers of an `ImageTextComparer`, as a helper process sends them: labels, an embedding or a score."""
+
+    KINDS: ClassVar[dict[type, type]] = {
+        Classification: ClassificationResult,
+        Embedding: EmbeddingResult,
+        Score: ScoreResult,
+    }
+    """By the record that an answer follows."""
 
     @classmethod
     def from_frame(cls, header: dict[str, Any], body: bytes, head: Any) -> AnyResult:
-        """See `Result.from_frame`: labels, an embedding or a score, by the record that the answer follows."""
-        kinds = {Classification: ClassificationResult, Embedding: EmbeddingResult, Score: ScoreResult}
-        kind: Any = kinds[type(head)]
+        """See `Result.from_frame`."""
+        kind: Any = cls.KINDS[type(head)]
         return cast("AnyResult", kind.from_frame(header, body, head))
 
 

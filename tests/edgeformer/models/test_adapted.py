@@ -32,7 +32,8 @@ from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.preprocess.image import ImageEncoder
 from tests.checkpoint_factory import WORDS
 from tests.golden import tiny_manifests as tiny
-from tools.families import ARCHITECTURES, IMAGE, ONE_TYPE, distance, save
+from tools.architectures import ARCHITECTURES, IMAGE, ONE_TYPE
+from tools.families import distance, save
 
 TEXTS = (
     "turn the lights off \U0001f600\U0001f44d\U0001f3fd",
@@ -42,7 +43,7 @@ TEXTS = (
 )
 """Emoji, combining marks, right-to-left script, Chinese, nothing."""
 
-# One of each way to make masks, positions and attention; tools/families.py goes through all.
+# One of each way to make masks, positions and attention; tools/architectures.py has all.
 SHOWN = (
     "xlm-roberta-xl",
     "data2vec-text",
