@@ -69,7 +69,7 @@ def test_freeze(site: Site, releases: list[Path]) -> None:
     ("damage", "message"),
     [
         (lambda data: data[:-2] + b" }", "not signed by a required key"),
-        (lambda data: data[:30] + b"f" + data[31:], "not signed by a required key"),
+        (lambda data: data[:30] + (b"0" if data[30:31] == b"f" else b"f") + data[31:], "not signed by a required key"),
         (lambda data: data[19:], "expected the line of a signature"),
         (lambda data: data + b" " * (4 << 20), "found more"),
         (lambda _: b"", "expected the line of a signature"),
