@@ -86,7 +86,7 @@ def needs(what: str, error: ImportError, extra: str) -> str:
 # Names that are none.
 
 
-_ALIKE = 0.6
+_ALIKE = 0.65
 _SHOWN_CHARACTERS = 60
 
 
