@@ -52,6 +52,10 @@ SUM_TOLERANCE = 1e-3
 # Options in addresses.
 
 
+CallLabels = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=MAX_ZERO_SHOT_LABELS)]
+"""Of one call, in place of a bundle's own."""
+
+
 class ClassifyQuery(BaseModel):
     """Options in the address of a classification."""
 
@@ -62,11 +66,8 @@ class ClassifyQuery(BaseModel):
 class ClassifyTextQuery(ClassifyQuery):
     """Options in the address of a classification of texts."""
 
-    labels: list[Annotated[str, Field(min_length=1)]] | None = Field(
-        None,
-        min_length=1,
-        max_length=MAX_ZERO_SHOT_LABELS,
-        description="Labels to choose from, of a model of natural language inference; default: the bundle's.",
+    labels: CallLabels | None = Field(
+        None, description="Labels to choose from, of a model of natural language inference; default: the bundle's."
     )
     template: str = Field(DEFAULT_TEMPLATE, pattern=r"\{\}", description="A sentence with {} for each of the labels.")
     multi_label: bool = Field(False, description="Any number of the labels may hold.")
@@ -81,12 +82,7 @@ class ClassifyTextQuery(ClassifyQuery):
 class CompareQuery(ClassifyQuery):
     """Options in the address of an image beside texts."""
 
-    labels: list[Annotated[str, Field(min_length=1)]] | None = Field(
-        None,
-        min_length=1,
-        max_length=MAX_ZERO_SHOT_LABELS,
-        description="To choose from; may come several times.",
-    )
+    labels: CallLabels | None = Field(None, description="To choose from; may come several times.")
     template: str = Field(PHOTO_TEMPLATE, pattern=r"\{\}", description="A sentence with {} for each of the labels.")
     query: str | None = Field(None, min_length=1, description="A text to score the image by, in place of labels.")
 

@@ -7,14 +7,16 @@ import os
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from tiny_bundle import TinyEngine
 
 from edgeformer_runtime.bench import measure as measure_module
 from edgeformer_runtime.bench.contender import Cell, Contender, Sweep, bundle_cells, bundle_contender
 from edgeformer_runtime.bench.measure import Child, Turn, measure_cells, turn_orders
 from edgeformer_runtime.bench.report import Row, from_json, to_json
-from edgeformer_runtime.bundle.bundle import pack
+from edgeformer_runtime.bundle.bundle import Bundle, pack
 from edgeformer_runtime.errors import BundleError, EngineError, InputError
 
 
@@ -175,3 +177,25 @@ def test_nothing_is_left_of_a_zip(tiny_onnx: Path, tmp_path: Path, monkeypatch: 
 def test_a_bundle_whose_model_cannot_be_opened(tiny: Path) -> None:
     with pytest.raises(EngineError, match=r"^tiny: model.bin: the model has a field of number 0"):
         bench([bundle_contender(tiny)], rounds=1)
+
+
+@pytest.mark.parametrize(("seconds_a_run", "runs"), [(0.001, 18), (0.5, 7)])
+def test_quick_latencies_of_slow_workloads_end_early(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, seconds_a_run: float, runs: int
+) -> None:
+    clock, ran = [0.0], []
+
+    def run() -> None:
+        ran.append(clock[0])
+        clock[0] += seconds_a_run
+
+    def bound(*_: object) -> Callable[[], None]:
+        return run
+
+    monkeypatch.setattr(measure_module.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(measure_module, "open_engine", lambda *_, **__: TinyEngine())
+    monkeypatch.setattr(measure_module, "workload", lambda _: SimpleNamespace(bind=bound))
+    with Bundle.open(tiny) as bundle, Bundle.open(tiny) as other:
+        latencies = measure_module.median_latencies_ms([bundle, other])
+    assert latencies == pytest.approx([1e3 * seconds_a_run] * 2)
+    assert len(ran) == 2 * runs
